@@ -2,7 +2,8 @@
 
 A settings class is a frozen dataclass with keyword-only fields; each field's variable is the prefix plus its
 name in capitals. A value may come from a file: ``<VARIABLE>_FILE`` names it. Supported field types: str, int,
-float, bool, Path, timedelta (``"30"``, ``"30s"``, ``"15m"``, ``"24h"``), Address, Secret and any of these ``| None``.
+float, bool, Path, timedelta (``"30"``, ``"30s"``, ``"15m"``, ``"24h"``), Address, Secret, and any of these
+``| None``.
 """
 
 import dataclasses
@@ -107,7 +108,7 @@ def _plain(annotation: object) -> object:
 
 
 def load(cls: type[T], environ: Mapping[str, str], *, prefix: str) -> T:
-    """Build ``cls`` from the environment. Raises BadSettings with every missing, malformed and unknown variable."""
+    """Build ``cls`` from the environment. BadSettings names every missing, malformed and unknown variable."""
     problems: list[str] = []
     values: dict[str, object] = {}
     known: set[str] = set()
