@@ -41,6 +41,8 @@ async def keep_running(part: Part, clock: Clock) -> None:
         except Exception:  # edge: one bad round must not end the process
             log.exception("part failed", extra={F.PART: name})
         ends.append(clock.monotonic())
-        if len(ends) == GIVE_UP_AFTER and ends[-1] - ends[0] < GIVE_UP_WITHIN_S:
+        while ends[-1] - ends[0] >= GIVE_UP_WITHIN_S:
+            ends.popleft()  # long ago: neither a reason to give up nor one to wait
+        if len(ends) == GIVE_UP_AFTER:
             raise PartKeepsFailing(name)
         await clock.sleep(min(0.2 * 2 ** len(ends), 5.0))
