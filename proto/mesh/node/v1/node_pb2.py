@@ -27,7 +27,7 @@ from mesh.types.v1 import machine_pb2 as mesh_dot_types_dot_v1_dot_machine__pb2
 from mesh.types.v1 import worker_pb2 as mesh_dot_types_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/node/v1/node.proto\x12\x0cmesh.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmesh/types/v1/machine.proto\x1a\x1amesh/types/v1/worker.proto\"i\n\x0e\x43onnectRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.mesh.node.v1.HelloH\x00\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x14.mesh.node.v1.ReportH\x00\x42\t\n\x07message\"{\n\x0f\x43onnectResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.mesh.node.v1.WelcomeH\x00\x12\x33\n\rdesired_state\x18\x02 \x01(\x0b\x32\x1a.mesh.node.v1.DesiredStateH\x00\x42\t\n\x07message\"\xbe\x01\n\x05Hello\x12,\n\nagent_info\x18\x01 \x01(\x0b\x32\x18.mesh.types.v1.AgentInfo\x12)\n\x08hardware\x18\x02 \x01(\x0b\x32\x17.mesh.types.v1.Hardware\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\r\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\x12,\n\x07workers\x18\x05 \x03(\x0b\x32\x1b.mesh.types.v1.WorkerStatus\"g\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14heartbeat_interval_s\x18\x03 \x01(\r\"\x92\x02\n\x06Report\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12/\n\x0bobserved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.mesh.types.v1.WorkerStatus\x12,\n\nagent_info\x18\x05 \x01(\x0b\x32\x18.mesh.types.v1.AgentInfo\x12\'\n\x04host\x18\x06 \x01(\x0b\x32\x19.mesh.types.v1.HostSample\x12&\n\x04gpus\x18\x07 \x03(\x0b\x32\x18.mesh.types.v1.GpuSample\"m\n\x0c\x44\x65siredState\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12*\n\x07workers\x18\x02 \x03(\x0b\x32\x19.mesh.types.v1.WorkerSpec\x12\x1f\n\x04hubs\x18\x03 \x03(\x0b\x32\x11.mesh.node.v1.Hub\"<\n\x03Hub\x12\x0e\n\x06hub_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t2Y\n\x0bNodeService\x12J\n\x07\x43onnect\x12\x1c.mesh.node.v1.ConnectRequest\x1a\x1d.mesh.node.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/node/v1/node.proto\x12\x0cmesh.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmesh/types/v1/machine.proto\x1a\x1amesh/types/v1/worker.proto\"i\n\x0e\x43onnectRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.mesh.node.v1.HelloH\x00\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x14.mesh.node.v1.ReportH\x00\x42\t\n\x07message\"{\n\x0f\x43onnectResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.mesh.node.v1.WelcomeH\x00\x12\x33\n\rdesired_state\x18\x02 \x01(\x0b\x32\x1a.mesh.node.v1.DesiredStateH\x00\x42\t\n\x07message\"\xd2\x01\n\x05Hello\x12,\n\nagent_info\x18\x01 \x01(\x0b\x32\x18.mesh.types.v1.AgentInfo\x12)\n\x08hardware\x18\x02 \x01(\x0b\x32\x17.mesh.types.v1.Hardware\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\r\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\x12,\n\x07workers\x18\x05 \x03(\x0b\x32\x1b.mesh.types.v1.WorkerStatus\x12\x12\n\nlast_epoch\x18\x06 \x01(\x04\"g\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14heartbeat_interval_s\x18\x03 \x01(\r\"\x92\x02\n\x06Report\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12/\n\x0bobserved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.mesh.types.v1.WorkerStatus\x12,\n\nagent_info\x18\x05 \x01(\x0b\x32\x18.mesh.types.v1.AgentInfo\x12\'\n\x04host\x18\x06 \x01(\x0b\x32\x19.mesh.types.v1.HostSample\x12&\n\x04gpus\x18\x07 \x03(\x0b\x32\x18.mesh.types.v1.GpuSample\"m\n\x0c\x44\x65siredState\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12*\n\x07workers\x18\x02 \x03(\x0b\x32\x19.mesh.types.v1.WorkerSpec\x12\x1f\n\x04hubs\x18\x03 \x03(\x0b\x32\x11.mesh.node.v1.Hub\"<\n\x03Hub\x12\x0e\n\x06hub_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t2Y\n\x0bNodeService\x12J\n\x07\x43onnect\x12\x1c.mesh.node.v1.ConnectRequest\x1a\x1d.mesh.node.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,15 +39,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTRESPONSE']._serialized_start=238
   _globals['_CONNECTRESPONSE']._serialized_end=361
   _globals['_HELLO']._serialized_start=364
-  _globals['_HELLO']._serialized_end=554
-  _globals['_WELCOME']._serialized_start=556
-  _globals['_WELCOME']._serialized_end=659
-  _globals['_REPORT']._serialized_start=662
-  _globals['_REPORT']._serialized_end=936
-  _globals['_DESIREDSTATE']._serialized_start=938
-  _globals['_DESIREDSTATE']._serialized_end=1047
-  _globals['_HUB']._serialized_start=1049
-  _globals['_HUB']._serialized_end=1109
-  _globals['_NODESERVICE']._serialized_start=1111
-  _globals['_NODESERVICE']._serialized_end=1200
+  _globals['_HELLO']._serialized_end=574
+  _globals['_WELCOME']._serialized_start=576
+  _globals['_WELCOME']._serialized_end=679
+  _globals['_REPORT']._serialized_start=682
+  _globals['_REPORT']._serialized_end=956
+  _globals['_DESIREDSTATE']._serialized_start=958
+  _globals['_DESIREDSTATE']._serialized_end=1067
+  _globals['_HUB']._serialized_start=1069
+  _globals['_HUB']._serialized_end=1129
+  _globals['_NODESERVICE']._serialized_start=1131
+  _globals['_NODESERVICE']._serialized_end=1220
 # @@protoc_insertion_point(module_scope)

@@ -28,18 +28,20 @@ class ConnectResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., desired_state: _Optional[_Union[DesiredState, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("agent_info", "hardware", "capabilities", "applied_revision", "workers")
+    __slots__ = ("agent_info", "hardware", "capabilities", "applied_revision", "workers", "last_epoch")
     AGENT_INFO_FIELD_NUMBER: _ClassVar[int]
     HARDWARE_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     agent_info: _machine_pb2.AgentInfo
     hardware: _machine_pb2.Hardware
     capabilities: _containers.RepeatedScalarFieldContainer[int]
     applied_revision: int
     workers: _containers.RepeatedCompositeFieldContainer[_worker_pb2.WorkerStatus]
-    def __init__(self, agent_info: _Optional[_Union[_machine_pb2.AgentInfo, _Mapping]] = ..., hardware: _Optional[_Union[_machine_pb2.Hardware, _Mapping]] = ..., capabilities: _Optional[_Iterable[int]] = ..., applied_revision: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[_worker_pb2.WorkerStatus, _Mapping]]] = ...) -> None: ...
+    last_epoch: int
+    def __init__(self, agent_info: _Optional[_Union[_machine_pb2.AgentInfo, _Mapping]] = ..., hardware: _Optional[_Union[_machine_pb2.Hardware, _Mapping]] = ..., capabilities: _Optional[_Iterable[int]] = ..., applied_revision: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[_worker_pb2.WorkerStatus, _Mapping]]] = ..., last_epoch: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("epoch", "server_time", "heartbeat_interval_s")
