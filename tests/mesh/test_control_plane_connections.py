@@ -1,5 +1,6 @@
 """Connections are bounded: strangers who hold many shut nobody out for long, and take no other door's files."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -95,11 +96,19 @@ async def test_a_call_that_is_never_finished_ends_with_its_connection(
         connect(mesh, address) as stranger,
         connect(mesh, address) as client,
     ):
-        half = stranger.stream_unary("/mesh.enroll.v1.EnrollService/GetTrustBundle")()
-        await half.wait_for_connection()
-        await eventually(lambda: ask(client), lambda answer: answer[0] is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        halves = []
+
+        async def beside_half_a_call() -> tuple[grpc.StatusCode, str]:
+            half = stranger.stream_unary("/mesh.enroll.v1.EnrollService/GetTrustBundle")()
+            halves.append(half)
+            with contextlib.suppress(grpc.aio.AioRpcError):  # refused beside the one before it
+                await half.wait_for_connection()
+            return await ask(client)
+
+        # Again and again: on a busy machine, one may have had its time before the client is heard.
+        await eventually(beside_half_a_call, lambda answer: answer[0] is grpc.StatusCode.RESOURCE_EXHAUSTED)
         await eventually(lambda: ask(client), lambda answer: answer == FINE)
-        assert await half.code() is not grpc.StatusCode.OK
+        assert grpc.StatusCode.OK not in [await half.code() for half in halves]
 
 
 def test_every_door_is_bounded_and_only_where_nobody_streams_connections_end_of_age() -> None:
