@@ -36,6 +36,7 @@ pytestmark = [
 ]
 
 HUB, NODE = "192.0.2.1", "192.0.2.2"  # TEST-NET-1: nobody's
+LISTENING = "listening"  # what the upstream says, to its log
 
 
 def run(*argv: str) -> None:
@@ -127,6 +128,9 @@ async def apart(namespaces: Namespaces) -> AsyncIterator[Running]:
         try:
             spine.start_node(prefix=inside_node)
             await until(namespaces, spine, is_ready=True, within_s=30)
+            async with asyncio.timeout(30):
+                while LISTENING not in (folder / "upstream.log").read_text():  # noqa: ASYNC110 - another process's
+                    await asyncio.sleep(0.05)
             yield spine
         finally:
             for process in (*spine.nodes, gateway, *others):
@@ -183,6 +187,8 @@ async def serve(port: int) -> None:
         writer.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", port)
+    sys.stdout.write(f"{LISTENING}\n")
+    sys.stdout.flush()
     await server.serve_forever()
 
 
