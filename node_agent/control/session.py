@@ -7,6 +7,8 @@ Rules
 * Hello says the last revision and epoch seen here: a control plane whose database was restored counts on from
   them, instead of being refused for ever.
 * A refusal in words (revoked, expired, unknown) is logged in words, and the node stays away for a while.
+  One that crosses our Hello on its way may be lost to gRPC's own "Internal error from Core"; the next attempt,
+  moments later, hears it.
 """
 
 import asyncio
