@@ -12,7 +12,6 @@ Rules
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +40,6 @@ from pki.tls import TlsFiles, channel_credentials, load_tls
 log = logging.getLogger(__name__)
 
 CONNECT_S = 15.0  # for TCP, TLS, Hello and Welcome together
-STATUS_S = 1.0  # it has come with the end that the write met, and only has to be read
 DEBOUNCE_S = 0.05  # changes that come together leave together
 CAP_S = 10.0  # a control plane that is back has its whole fleet back soon after
 REFUSED_S = 60.0  # a refusal will not be another answer a second later
@@ -175,25 +173,21 @@ class ControlSession:
         async with secure_channel(where, credentials, server_name=identity.server_name) as channel:
             hardware = await self.probes.hardware()
             call: Call = NodeServiceStub(channel).Connect()
-            ending = _Ending(call)
-            try:
-                async with asyncio.timeout(CONNECT_S):
-                    await call.write(
-                        convert.hello(
-                            agent=self.agent,
-                            hardware=hardware,
-                            applied_revision=self.applied.revision,
-                            last_epoch=self.tunnels.epoch,
-                            workers=self.workers.statuses(),
-                        )
+            async with asyncio.timeout(CONNECT_S):
+                await call.write(
+                    convert.hello(
+                        agent=self.agent,
+                        hardware=hardware,
+                        applied_revision=self.applied.revision,
+                        last_epoch=self.tunnels.epoch,
+                        workers=self.workers.statuses(),
                     )
-                    answer = await _next(call)
-            except grpc.aio.AioRpcError as exc:
-                return _in_words(await ending.said(exc))
+                )
+                answer = await _next(call)
             if answer is None or not answer.HasField("welcome"):
                 return Ended("the control plane did not say welcome")
             self._welcomed(answer.welcome, where)
-            return await self._converse(call, ending, answer.welcome.heartbeat_interval_s)
+            return await self._converse(call, answer.welcome.heartbeat_interval_s)
 
     def _outside_validity(self, files: TlsFiles) -> Ended | None:
         # A peer refuses such a certificate without giving a reason, so we look at it ourselves.
@@ -221,7 +215,7 @@ class ControlSession:
             if abs(skew_s) > SKEW_S:
                 log.error("this machine's clock is wrong", extra={F.SECONDS: round(skew_s)})
 
-    async def _converse(self, call: Call, ending: "_Ending", heartbeat_interval_s: int) -> Ended:
+    async def _converse(self, call: Call, heartbeat_interval_s: int) -> Ended:
         lowest, highest = HEARTBEAT_BOUNDS_S
         interval_s = min(max(heartbeat_interval_s, lowest), highest)
         async with asyncio.TaskGroup() as group:
@@ -230,19 +224,19 @@ class ControlSession:
                 group.create_task(self._beat(interval_s)),
                 group.create_task(self._watch()),
             ]
-            ended = await self._listen(call, ending)
+            ended = await self._listen(call)
             for task in others:
                 task.cancel()
         return ended
 
-    async def _listen(self, call: Call, ending: "_Ending") -> Ended:
+    async def _listen(self, call: Call) -> Ended:
         """Until the stream ends. The only place that learns why: a failed write says nothing."""
         try:
             while (message := await _next(call)) is not None:
                 if message.HasField("desired_state"):
                     await self._take(convert.desired_state(message.desired_state))
         except grpc.aio.AioRpcError as exc:
-            return _in_words(await ending.said(exc))
+            return _in_words(exc)
         return Ended("the control plane closed the stream")
 
     # Heartbeats
@@ -313,34 +307,6 @@ class ControlSession:
         self.applied = state
         self._due.set()
         log.info("desired state applied", extra={F.REVISION: state.revision, F.COUNT: len(state.workers)})
-
-
-class _Ending:
-    """What the other side ends a call with.
-
-    When a write meets a call that is just ending, gRPC first makes up a status of its own, INTERNAL without any
-    reason, and puts the one that was sent in its place as soon as it has read it.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call, self._status = call, asyncio.Event()
-        call.add_done_callback(lambda _: self._status.set())
-
-    async def said(self, exc: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """``exc``, or what should have been in its place."""
-        if exc.code() is not grpc.StatusCode.INTERNAL or reason_of(exc):
-            return exc
-        self._status.clear()
-        if await self._call.code() is grpc.StatusCode.INTERNAL:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STATUS_S):
-                    await self._status.wait()
-        return grpc.aio.AioRpcError(
-            await self._call.code(),
-            await self._call.initial_metadata(),
-            await self._call.trailing_metadata(),
-            await self._call.details(),
-        )
 
 
 async def _next(call: Call) -> ConnectResponse | None:
