@@ -7,7 +7,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a stranger's failed handshake
 
 import asyncio
 import errno
-import resource
 import signal
 import sys
 
@@ -19,23 +18,18 @@ def _say(text: str) -> None:
     sys.stderr.write(f"mesh-control-plane: {text}\n")
 
 
-def _allow_many_files() -> None:
-    """Each connection needs an open file; the usual soft limit of 1024 is meant for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main() -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     try:
-        import uvloop  # noqa: PLC0415 - a missing package is one clear line, not a traceback
+        import uvloop
 
-        from control_plane.app import StartFailed, serve  # noqa: PLC0415 - as above
-        from control_plane.settings import Settings  # noqa: PLC0415 - as above
-        from mesh.kit import logs  # noqa: PLC0415 - as above
-        from mesh.kit.clock import WallClock  # noqa: PLC0415 - as above
-        from mesh.kit.settings import BadSettings, load  # noqa: PLC0415 - as above
-        from mesh.kit.tasks import PartKeepsFailing  # noqa: PLC0415 - as above
+        from control_plane.app import StartFailed, serve
+        from control_plane.settings import Settings
+        from mesh.kit import logs
+        from mesh.kit.clock import WallClock
+        from mesh.kit.process import allow_many_files
+        from mesh.kit.settings import BadSettings, load
+        from mesh.kit.tasks import PartKeepsFailing
     except ModuleNotFoundError as exc:
         _say(f"the package {exc.name!r} is missing; install it with: pip install 'inventiv-mesh[control-plane]'")
         return EXIT_BAD_INPUT
@@ -48,7 +42,7 @@ def main() -> int:
                 _say(line)
         return EXIT_BAD_INPUT
     logs.set_up(settings.log_level)
-    _allow_many_files()
+    allow_many_files()
 
     async def run() -> None:
         stop = asyncio.Event()

@@ -8,7 +8,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a stranger's failed handshake
 import asyncio
 import errno
 import gc
-import resource
 import signal
 import sys
 
@@ -20,23 +19,18 @@ def _say(text: str) -> None:
     sys.stderr.write(f"mesh-gateway: {text}\n")
 
 
-def _allow_many_connections() -> None:
-    """As many open files as we may have: each client is one, and the usual soft limit is 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main() -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     try:
-        import uvloop  # noqa: PLC0415 - a missing package is one clear line, not a traceback
+        import uvloop
 
-        from gateway.app import StartFailed, serve  # noqa: PLC0415 - as above
-        from gateway.settings import Settings  # noqa: PLC0415 - as above
-        from mesh.kit import logs  # noqa: PLC0415 - as above
-        from mesh.kit.clock import WallClock  # noqa: PLC0415 - as above
-        from mesh.kit.settings import BadSettings, load  # noqa: PLC0415 - as above
-        from mesh.kit.tasks import PartKeepsFailing  # noqa: PLC0415 - as above
+        from gateway.app import StartFailed, serve
+        from gateway.settings import Settings
+        from mesh.kit import logs
+        from mesh.kit.clock import WallClock
+        from mesh.kit.process import allow_many_files
+        from mesh.kit.settings import BadSettings, load
+        from mesh.kit.tasks import PartKeepsFailing
     except ModuleNotFoundError as exc:
         _say(f"the package {exc.name!r} is missing; install it with: pip install 'inventiv-mesh[gateway]'")
         return EXIT_BAD_INPUT
@@ -49,7 +43,7 @@ def main() -> int:
                 _say(line)
         return EXIT_BAD_INPUT
     logs.set_up(settings.log_level)
-    _allow_many_connections()
+    allow_many_files()
     # A request makes a hundred small objects and no cycles; the default has the collector run every few requests.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from node_agent.settings import Settings
 
 # Imports inside the commands: each command loads what it needs, and a missing package is one clear line.
-# ruff: noqa: PLC0415
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -181,11 +180,12 @@ def _token(file: Path | None) -> str:
 def _run(args: argparse.Namespace) -> int:
     from mesh.kit import logs
     from mesh.kit.clock import WallClock
+    from mesh.kit.process import allow_many_files
     from node_agent.app import serve
 
     settings = _settings()
     logs.set_up(settings.log_level)
-    _allow_many_files()
+    allow_many_files()
     return _until_stopped(
         lambda stop: serve(
             settings, WallClock(), stop, environment=dict(os.environ), stop_engines=args.stop_engines
@@ -216,14 +216,6 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         say(f"{exc} keeps failing; see the log above")
         return EXIT_FAILED
     return 0
-
-
-def _allow_many_files() -> None:
-    """Each request needs an open file; the usual soft limit of 1024 is meant for programs that use select()."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _stop_engines(_: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ def main() -> int:
         print(line.format(found), file=sys.stderr)
         return 2
     try:
-        from control_plane.ctl.cli import run  # noqa: PLC0415 - a missing package is one clear line
+        from control_plane.ctl.cli import run
     except ModuleNotFoundError as exc:
         line = "meshctl: the Python package {!r} is missing; install it: pip install 'inventiv-mesh[cli]'"
         print(line.format(exc.name), file=sys.stderr)

@@ -56,9 +56,7 @@ class Acceptor(TunnelServiceServicer):
         for _, session in self.registry.roster:
             session.close("hub_ended")
 
-    async def Attach(  # noqa: N802 - the name in the schema
-        self, _requests: AsyncIterator[AttachRequest], context: ServerContext
-    ) -> None:
+    async def Attach(self, _requests: AsyncIterator[AttachRequest], context: ServerContext) -> None:
         """One node's tunnel, to its end."""
         if self.draining:
             raise Unavailable("this gateway is going away")

@@ -1,10 +1,11 @@
 """What can be known before anything is started: packages, disk, port, folders; each refusal says what to do."""
 
+import ctypes
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from control_plane.ctl.errors import BAD_INPUT, CommandFailed
@@ -44,6 +45,18 @@ def check_packages(model: DemoModel, environ: Mapping[str, str]) -> None:
         raise CommandFailed(
             f"the weights of {model.name} are missing from {sys.prefix}: {model.install}", exit_code=BAD_INPUT
         )
+
+
+def check_openmp(load: Callable[[str], object] = ctypes.CDLL) -> None:
+    """CommandFailed when the CPU engine could not be loaded: the mesh would wait minutes for it (Linux only)."""
+    if sys.platform != "linux":
+        return
+    try:
+        load("libgomp.so.1")
+    except OSError as exc:
+        raise CommandFailed(
+            f"the engine needs a library that is missing ({exc}): apt-get install libgomp1", exit_code=BAD_INPUT
+        ) from None
 
 
 def check_disk(root: Path) -> None:

@@ -48,6 +48,7 @@ async def up(wish: Wish, environ: Mapping[str, str], clock: Clock, view: View) -
         if left := await remains.end_last_run(layout, clock):
             view.note(f"ended what was left of the last run: {', '.join(left)}")
         preflight.check_packages(wish.model, environ)
+        preflight.check_openmp()
         preflight.check_disk(layout.root)
         preflight.check_http_port(wish.reach.host, wish.http_port)
         ports = Ports.remembered(layout.ports)

@@ -86,6 +86,16 @@ def test_a_full_disk_is_one_line_with_the_way_out(layout: Layout, monkeypatch: p
         preflight.check_disk(layout.root)
 
 
+def test_a_missing_system_library_is_said_before_anything_is_started() -> None:
+    preflight.check_openmp()
+
+    def missing(name: str) -> object:
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    with pytest.raises(CommandFailed, match=r"libgomp\.so\.1: cannot open .*apt-get install libgomp1"):
+        preflight.check_openmp(missing)
+
+
 def test_a_missing_package_is_one_line_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model = catalog.find(catalog.DEFAULT)
     preflight.check_packages(model, {})
