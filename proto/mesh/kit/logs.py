@@ -29,6 +29,24 @@ class F(StrEnum):
     SECONDS = "seconds"
     PID = "pid"
     PATH = "path"
+    KEY = "key_id"
+    PROJECT = "project_id"
+    ENDPOINT = "endpoint"
+    STATUS = "status"
+    OUTCOME = "outcome"
+    STREAMED = "streamed"
+    ATTEMPTS = "attempts"
+    ROUTE = "route"
+    TRACE = "trace_id"
+    QUEUE_MS = "queue_ms"
+    FIRST_TOKEN_MS = "first_token_ms"  # noqa: S105 a duration
+    DURATION_MS = "duration_ms"
+    PROMPT_TOKENS = "prompt_tokens"
+    COMPLETION_TOKENS = "completion_tokens"
+    CACHED_TOKENS = "cached_tokens"
+    CHARGED_TOKENS = "charged_tokens"
+    CHARGED_MONEY = "charged_money"
+    CONTINUATIONS = "continuations"
 
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

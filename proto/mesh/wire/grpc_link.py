@@ -20,7 +20,7 @@ ServerContext = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
 ClientCall = grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse]
 
 
-async def _unless_over(operation: Awaitable[T]) -> T:
+async def unless_over(operation: Awaitable[T]) -> T:
     """The operation's result. LinkLost if gRPC says, in one of its ways, that the call is over."""
     try:
         return await operation
@@ -44,7 +44,7 @@ class ServerLink:
 
     async def hello(self) -> pb.Hello:
         """The agent's greeting. LinkLost if it goes away, LinkError if it says something else."""
-        message = await _unless_over(self._context.read())
+        message = await unless_over(self._context.read())
         if not isinstance(message, pb.AttachRequest):  # EOF
             raise LinkLost
         if message.WhichOneof("message") != "hello":
@@ -53,11 +53,11 @@ class ServerLink:
 
     async def welcome(self, hub_id: str) -> None:
         """Answer the greeting; from now on the link carries frames."""
-        await _unless_over(self._context.write(pb.AttachResponse(welcome=pb.Welcome(hub_id=hub_id))))
+        await unless_over(self._context.write(pb.AttachResponse(welcome=pb.Welcome(hub_id=hub_id))))
 
     async def receive(self) -> bytes | None:
         """The next batch; None when the agent has ended."""
-        message = await _unless_over(self._context.read())
+        message = await unless_over(self._context.read())
         if not isinstance(message, pb.AttachRequest):  # EOF
             return None
         if message.WhichOneof("message") != "frames":
@@ -66,7 +66,7 @@ class ServerLink:
 
     async def send(self, batch: bytes) -> None:
         """Send a batch."""
-        await _unless_over(self._context.write(pb.AttachResponse(frames=batch)))
+        await unless_over(self._context.write(pb.AttachResponse(frames=batch)))
 
     async def close(self) -> bool:
         """Nothing to say: the call ends when its handler returns."""
@@ -81,8 +81,8 @@ class ClientLink:
 
     async def greet(self, epoch: int) -> str:
         """Say hello; returns the id of the hub. LinkLost if it goes away, LinkError if it says something else."""
-        await _unless_over(self._call.write(pb.AttachRequest(hello=pb.Hello(epoch=epoch))))
-        message = await _unless_over(self._call.read())
+        await unless_over(self._call.write(pb.AttachRequest(hello=pb.Hello(epoch=epoch))))
+        message = await unless_over(self._call.read())
         if not isinstance(message, pb.AttachResponse):  # EOF
             raise LinkLost
         if message.WhichOneof("message") != "welcome":
@@ -91,7 +91,7 @@ class ClientLink:
 
     async def receive(self) -> bytes | None:
         """The next batch; None when the hub has ended."""
-        message = await _unless_over(self._call.read())
+        message = await unless_over(self._call.read())
         if not isinstance(message, pb.AttachResponse):  # EOF
             return None
         if message.WhichOneof("message") != "frames":
@@ -100,12 +100,12 @@ class ClientLink:
 
     async def send(self, batch: bytes) -> None:
         """Send a batch."""
-        await _unless_over(self._call.write(pb.AttachRequest(frames=batch)))
+        await unless_over(self._call.write(pb.AttachRequest(frames=batch)))
 
     async def close(self) -> bool:
         """Say that nothing more comes. The hub's handler then returns, and the call ends without a cancel."""
         try:
-            await _unless_over(self._call.done_writing())
+            await unless_over(self._call.done_writing())
         except LinkLost:
             return False
         return True

@@ -23,33 +23,40 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mesh.gateway.v1 import gateway_pb2 as mesh_dot_gateway_dot_v1_dot_gateway__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmesh/admin/v1/api_key.proto\x12\rmesh.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\x13\x43reateApiKeyRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\r\"R\n\x14\x43reateApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.mesh.admin.v1.ApiKey\x12\x12\n\nsecret_key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\">\n\x13ListApiKeysResponse\x12\'\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x15.mesh.admin.v1.ApiKey\"\"\n\x10GetApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\";\n\x11GetApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.mesh.admin.v1.ApiKey\"%\n\x13\x44\x65leteApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteApiKeyResponse2\xe7\x02\n\rApiKeyService\x12W\n\x0c\x43reateApiKey\x12\".mesh.admin.v1.CreateApiKeyRequest\x1a#.mesh.admin.v1.CreateApiKeyResponse\x12T\n\x0bListApiKeys\x12!.mesh.admin.v1.ListApiKeysRequest\x1a\".mesh.admin.v1.ListApiKeysResponse\x12N\n\tGetApiKey\x12\x1f.mesh.admin.v1.GetApiKeyRequest\x1a .mesh.admin.v1.GetApiKeyResponse\x12W\n\x0c\x44\x65leteApiKey\x12\".mesh.admin.v1.DeleteApiKeyRequest\x1a#.mesh.admin.v1.DeleteApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmesh/admin/v1/api_key.proto\x12\rmesh.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmesh/gateway/v1/gateway.proto\"\xf0\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12+\n\x06policy\x18\x07 \x01(\x0b\x32\x1b.mesh.admin.v1.ApiKeyPolicy\x12\x0e\n\x06prefix\x18\x08 \x01(\t\"\x9c\x01\n\x0c\x41piKeyPolicy\x12\x0e\n\x06scopes\x18\x01 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x02 \x03(\t\x12\'\n\x06limits\x18\x03 \x01(\x0b\x32\x17.mesh.gateway.v1.Limits\x12\x0e\n\x06weight\x18\x04 \x01(\r\x12+\n\x08priority\x18\x05 \x01(\x0e\x32\x19.mesh.gateway.v1.Priority\"\x86\x01\n\x13\x43reateApiKeyRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\r\x12\x0f\n\x07project\x18\x04 \x01(\t\x12+\n\x06policy\x18\x05 \x01(\x0b\x32\x1b.mesh.admin.v1.ApiKeyPolicy\"R\n\x14\x43reateApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.mesh.admin.v1.ApiKey\x12\x12\n\nsecret_key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\">\n\x13ListApiKeysResponse\x12\'\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x15.mesh.admin.v1.ApiKey\"\"\n\x10GetApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\";\n\x11GetApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.mesh.admin.v1.ApiKey\"R\n\x13UpdateApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12+\n\x06policy\x18\x02 \x01(\x0b\x32\x1b.mesh.admin.v1.ApiKeyPolicy\">\n\x14UpdateApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.mesh.admin.v1.ApiKey\"%\n\x13\x44\x65leteApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteApiKeyResponse2\xc0\x03\n\rApiKeyService\x12W\n\x0c\x43reateApiKey\x12\".mesh.admin.v1.CreateApiKeyRequest\x1a#.mesh.admin.v1.CreateApiKeyResponse\x12T\n\x0bListApiKeys\x12!.mesh.admin.v1.ListApiKeysRequest\x1a\".mesh.admin.v1.ListApiKeysResponse\x12N\n\tGetApiKey\x12\x1f.mesh.admin.v1.GetApiKeyRequest\x1a .mesh.admin.v1.GetApiKeyResponse\x12W\n\x0cUpdateApiKey\x12\".mesh.admin.v1.UpdateApiKeyRequest\x1a#.mesh.admin.v1.UpdateApiKeyResponse\x12W\n\x0c\x44\x65leteApiKey\x12\".mesh.admin.v1.DeleteApiKeyRequest\x1a#.mesh.admin.v1.DeleteApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.admin.v1.api_key_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APIKEY']._serialized_start=80
-  _globals['_APIKEY']._serialized_end=239
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=241
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=313
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=315
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=397
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=399
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=419
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=421
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=483
-  _globals['_GETAPIKEYREQUEST']._serialized_start=485
-  _globals['_GETAPIKEYREQUEST']._serialized_end=519
-  _globals['_GETAPIKEYRESPONSE']._serialized_start=521
-  _globals['_GETAPIKEYRESPONSE']._serialized_end=580
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=582
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=619
-  _globals['_DELETEAPIKEYRESPONSE']._serialized_start=621
-  _globals['_DELETEAPIKEYRESPONSE']._serialized_end=643
-  _globals['_APIKEYSERVICE']._serialized_start=646
-  _globals['_APIKEYSERVICE']._serialized_end=1005
+  _globals['_APIKEY']._serialized_start=111
+  _globals['_APIKEY']._serialized_end=351
+  _globals['_APIKEYPOLICY']._serialized_start=354
+  _globals['_APIKEYPOLICY']._serialized_end=510
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=513
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=647
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=649
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=731
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=733
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=753
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=755
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=817
+  _globals['_GETAPIKEYREQUEST']._serialized_start=819
+  _globals['_GETAPIKEYREQUEST']._serialized_end=853
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=855
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=914
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=916
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=998
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=1000
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=1062
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1064
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1101
+  _globals['_DELETEAPIKEYRESPONSE']._serialized_start=1103
+  _globals['_DELETEAPIKEYRESPONSE']._serialized_end=1125
+  _globals['_APIKEYSERVICE']._serialized_start=1128
+  _globals['_APIKEYSERVICE']._serialized_end=1576
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class ApiKeyServiceStub:
                 request_serializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.GetApiKeyRequest.SerializeToString,
                 response_deserializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.GetApiKeyResponse.FromString,
                 _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/mesh.admin.v1.ApiKeyService/UpdateApiKey',
+                request_serializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.UpdateApiKeyResponse.FromString,
+                _registered_method=True)
         self.DeleteApiKey = channel.unary_unary(
                 '/mesh.admin.v1.ApiKeyService/DeleteApiKey',
                 request_serializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.DeleteApiKeyRequest.SerializeToString,
@@ -84,6 +89,15 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateApiKey(self, request, context):
+        """Its limits, scopes, models, weight and priority from now on; all of them are replaced by what is given.
+
+        Caller: operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteApiKey(self, request, context):
         """In force at every gateway as soon as its next snapshot arrives.
 
@@ -110,6 +124,11 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     servicer.GetApiKey,
                     request_deserializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.GetApiKeyRequest.FromString,
                     response_serializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.GetApiKeyResponse.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=mesh_dot_admin_dot_v1_dot_api__key__pb2.UpdateApiKeyResponse.SerializeToString,
             ),
             'DeleteApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteApiKey,
@@ -199,6 +218,33 @@ class ApiKeyService:
             '/mesh.admin.v1.ApiKeyService/GetApiKey',
             mesh_dot_admin_dot_v1_dot_api__key__pb2.GetApiKeyRequest.SerializeToString,
             mesh_dot_admin_dot_v1_dot_api__key__pb2.GetApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.admin.v1.ApiKeyService/UpdateApiKey',
+            mesh_dot_admin_dot_v1_dot_api__key__pb2.UpdateApiKeyRequest.SerializeToString,
+            mesh_dot_admin_dot_v1_dot_api__key__pb2.UpdateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

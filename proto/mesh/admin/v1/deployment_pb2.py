@@ -23,36 +23,41 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mesh.gateway.v1 import gateway_pb2 as mesh_dot_gateway_dot_v1_dot_gateway__pb2
 from mesh.types.v1 import worker_pb2 as mesh_dot_types_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emesh/admin/v1/deployment.proto\x12\rmesh.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amesh/types/v1/worker.proto\"\xe1\x01\n\nDeployment\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x10\n\x08replicas\x18\x05 \x01(\r\x12\r\n\x05slots\x18\x06 \x01(\r\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07workers\x18\x08 \x03(\x0b\x32\x15.mesh.admin.v1.Worker\x12\x16\n\x0epending_reason\x18\t \x01(\t\"\x81\x01\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12)\n\x05phase\x18\x03 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\x12\x18\n\x10progress_percent\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"g\n\x17\x43reateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x10\n\x08replicas\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\"I\n\x18\x43reateDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.mesh.admin.v1.Deployment\"\x18\n\x16ListDeploymentsRequest\"I\n\x17ListDeploymentsResponse\x12.\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x19.mesh.admin.v1.Deployment\"*\n\x14GetDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"F\n\x15GetDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.mesh.admin.v1.Deployment\"-\n\x17\x44\x65leteDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteDeploymentResponse2\x9b\x03\n\x11\x44\x65ploymentService\x12\x63\n\x10\x43reateDeployment\x12&.mesh.admin.v1.CreateDeploymentRequest\x1a\'.mesh.admin.v1.CreateDeploymentResponse\x12`\n\x0fListDeployments\x12%.mesh.admin.v1.ListDeploymentsRequest\x1a&.mesh.admin.v1.ListDeploymentsResponse\x12Z\n\rGetDeployment\x12#.mesh.admin.v1.GetDeploymentRequest\x1a$.mesh.admin.v1.GetDeploymentResponse\x12\x63\n\x10\x44\x65leteDeployment\x12&.mesh.admin.v1.DeleteDeploymentRequest\x1a\'.mesh.admin.v1.DeleteDeploymentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emesh/admin/v1/deployment.proto\x12\rmesh.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmesh/gateway/v1/gateway.proto\x1a\x1amesh/types/v1/worker.proto\"\xa7\x02\n\nDeployment\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x10\n\x08replicas\x18\x05 \x01(\r\x12\r\n\x05slots\x18\x06 \x01(\r\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07workers\x18\x08 \x03(\x0b\x32\x15.mesh.admin.v1.Worker\x12\x16\n\x0epending_reason\x18\t \x01(\t\x12.\n\x06policy\x18\n \x01(\x0e\x32\x1e.mesh.gateway.v1.RoutingPolicy\x12\x14\n\x0cpass_through\x18\x0b \x03(\t\"\x81\x01\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12)\n\x05phase\x18\x03 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\x12\x18\n\x10progress_percent\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\xad\x01\n\x17\x43reateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x10\n\x08replicas\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12.\n\x06policy\x18\x06 \x01(\x0e\x32\x1e.mesh.gateway.v1.RoutingPolicy\x12\x14\n\x0cpass_through\x18\x07 \x03(\t\"I\n\x18\x43reateDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.mesh.admin.v1.Deployment\"\x18\n\x16ListDeploymentsRequest\"I\n\x17ListDeploymentsResponse\x12.\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x19.mesh.admin.v1.Deployment\"*\n\x14GetDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"F\n\x15GetDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.mesh.admin.v1.Deployment\"s\n\x17UpdateDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12.\n\x06policy\x18\x02 \x01(\x0e\x32\x1e.mesh.gateway.v1.RoutingPolicy\x12\x14\n\x0cpass_through\x18\x03 \x03(\t\"I\n\x18UpdateDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.mesh.admin.v1.Deployment\"-\n\x17\x44\x65leteDeploymentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteDeploymentResponse2\x80\x04\n\x11\x44\x65ploymentService\x12\x63\n\x10\x43reateDeployment\x12&.mesh.admin.v1.CreateDeploymentRequest\x1a\'.mesh.admin.v1.CreateDeploymentResponse\x12`\n\x0fListDeployments\x12%.mesh.admin.v1.ListDeploymentsRequest\x1a&.mesh.admin.v1.ListDeploymentsResponse\x12Z\n\rGetDeployment\x12#.mesh.admin.v1.GetDeploymentRequest\x1a$.mesh.admin.v1.GetDeploymentResponse\x12\x63\n\x10UpdateDeployment\x12&.mesh.admin.v1.UpdateDeploymentRequest\x1a\'.mesh.admin.v1.UpdateDeploymentResponse\x12\x63\n\x10\x44\x65leteDeployment\x12&.mesh.admin.v1.DeleteDeploymentRequest\x1a\'.mesh.admin.v1.DeleteDeploymentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.admin.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENT']._serialized_start=111
-  _globals['_DEPLOYMENT']._serialized_end=336
-  _globals['_WORKER']._serialized_start=339
-  _globals['_WORKER']._serialized_end=468
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=470
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=573
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=575
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=648
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=650
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=674
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=676
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=749
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=751
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=793
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=795
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=865
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=867
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=912
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=914
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=940
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=943
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=1354
+  _globals['_DEPLOYMENT']._serialized_start=142
+  _globals['_DEPLOYMENT']._serialized_end=437
+  _globals['_WORKER']._serialized_start=440
+  _globals['_WORKER']._serialized_end=569
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=572
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=745
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=747
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=820
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=822
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=846
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=848
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=921
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=923
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=965
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=967
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1037
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=1039
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=1154
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=1156
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1229
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1231
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1276
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1278
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1304
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=1307
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=1819
 # @@protoc_insertion_point(module_scope)

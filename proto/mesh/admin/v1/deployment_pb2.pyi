@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from mesh.gateway.v1 import gateway_pb2 as _gateway_pb2
 from mesh.types.v1 import worker_pb2 as _worker_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -11,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Deployment(_message.Message):
-    __slots__ = ("deployment_id", "name", "model", "engine", "replicas", "slots", "created_at", "workers", "pending_reason")
+    __slots__ = ("deployment_id", "name", "model", "engine", "replicas", "slots", "created_at", "workers", "pending_reason", "policy", "pass_through")
     DEPLOYMENT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +22,8 @@ class Deployment(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    PASS_THROUGH_FIELD_NUMBER: _ClassVar[int]
     deployment_id: str
     name: str
     model: str
@@ -30,7 +33,9 @@ class Deployment(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
     pending_reason: str
-    def __init__(self, deployment_id: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., replicas: _Optional[int] = ..., slots: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., pending_reason: _Optional[str] = ...) -> None: ...
+    policy: _gateway_pb2.RoutingPolicy
+    pass_through: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, deployment_id: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., replicas: _Optional[int] = ..., slots: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., pending_reason: _Optional[str] = ..., policy: _Optional[_Union[_gateway_pb2.RoutingPolicy, str]] = ..., pass_through: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Worker(_message.Message):
     __slots__ = ("worker_id", "node_id", "phase", "progress_percent", "detail")
@@ -47,18 +52,22 @@ class Worker(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., node_id: _Optional[str] = ..., phase: _Optional[_Union[_worker_pb2.WorkerPhase, str]] = ..., progress_percent: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class CreateDeploymentRequest(_message.Message):
-    __slots__ = ("name", "model", "engine", "replicas", "slots")
+    __slots__ = ("name", "model", "engine", "replicas", "slots", "policy", "pass_through")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    PASS_THROUGH_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     engine: str
     replicas: int
     slots: int
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., replicas: _Optional[int] = ..., slots: _Optional[int] = ...) -> None: ...
+    policy: _gateway_pb2.RoutingPolicy
+    pass_through: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., replicas: _Optional[int] = ..., slots: _Optional[int] = ..., policy: _Optional[_Union[_gateway_pb2.RoutingPolicy, str]] = ..., pass_through: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateDeploymentResponse(_message.Message):
     __slots__ = ("deployment",)
@@ -83,6 +92,22 @@ class GetDeploymentRequest(_message.Message):
     def __init__(self, deployment: _Optional[str] = ...) -> None: ...
 
 class GetDeploymentResponse(_message.Message):
+    __slots__ = ("deployment",)
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    deployment: Deployment
+    def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ...) -> None: ...
+
+class UpdateDeploymentRequest(_message.Message):
+    __slots__ = ("deployment", "policy", "pass_through")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    PASS_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    policy: _gateway_pb2.RoutingPolicy
+    pass_through: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, deployment: _Optional[str] = ..., policy: _Optional[_Union[_gateway_pb2.RoutingPolicy, str]] = ..., pass_through: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UpdateDeploymentResponse(_message.Message):
     __slots__ = ("deployment",)
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     deployment: Deployment

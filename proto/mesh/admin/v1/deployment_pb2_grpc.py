@@ -50,6 +50,11 @@ class DeploymentServiceStub:
                 request_serializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.GetDeploymentRequest.SerializeToString,
                 response_deserializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.GetDeploymentResponse.FromString,
                 _registered_method=True)
+        self.UpdateDeployment = channel.unary_unary(
+                '/mesh.admin.v1.DeploymentService/UpdateDeployment',
+                request_serializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.UpdateDeploymentRequest.SerializeToString,
+                response_deserializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.UpdateDeploymentResponse.FromString,
+                _registered_method=True)
         self.DeleteDeployment = channel.unary_unary(
                 '/mesh.admin.v1.DeploymentService/DeleteDeployment',
                 request_serializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.SerializeToString,
@@ -86,6 +91,15 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateDeployment(self, request, context):
+        """Its routing policy and pass-through paths from now on. Its workers stay as they are.
+
+        Caller: operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDeployment(self, request, context):
         """Its workers are stopped.
 
@@ -112,6 +126,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.GetDeployment,
                     request_deserializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.GetDeploymentRequest.FromString,
                     response_serializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.GetDeploymentResponse.SerializeToString,
+            ),
+            'UpdateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDeployment,
+                    request_deserializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.UpdateDeploymentRequest.FromString,
+                    response_serializer=mesh_dot_admin_dot_v1_dot_deployment__pb2.UpdateDeploymentResponse.SerializeToString,
             ),
             'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDeployment,
@@ -201,6 +220,33 @@ class DeploymentService:
             '/mesh.admin.v1.DeploymentService/GetDeployment',
             mesh_dot_admin_dot_v1_dot_deployment__pb2.GetDeploymentRequest.SerializeToString,
             mesh_dot_admin_dot_v1_dot_deployment__pb2.GetDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.admin.v1.DeploymentService/UpdateDeployment',
+            mesh_dot_admin_dot_v1_dot_deployment__pb2.UpdateDeploymentRequest.SerializeToString,
+            mesh_dot_admin_dot_v1_dot_deployment__pb2.UpdateDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,33 +23,39 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mesh.gateway.v1 import gateway_pb2 as mesh_dot_gateway_dot_v1_dot_gateway__pb2
+from mesh.types.v1 import worker_pb2 as mesh_dot_types_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mesh/admin/v1/model.proto\x12\rmesh.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x01\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x12\n\nvram_bytes\x18\x06 \x01(\x04\x12\x11\n\tgpu_count\x18\x07 \x01(\r\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x01\n\x12\x43reateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x12\n\nvram_bytes\x18\x05 \x01(\x04\x12\x11\n\tgpu_count\x18\x06 \x01(\r\":\n\x13\x43reateModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mesh.admin.v1.Model\"\x13\n\x11ListModelsRequest\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.mesh.admin.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mesh.admin.v1.Model\"#\n\x12\x44\x65leteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse2\xda\x02\n\x0cModelService\x12T\n\x0b\x43reateModel\x12!.mesh.admin.v1.CreateModelRequest\x1a\".mesh.admin.v1.CreateModelResponse\x12Q\n\nListModels\x12 .mesh.admin.v1.ListModelsRequest\x1a!.mesh.admin.v1.ListModelsResponse\x12K\n\x08GetModel\x12\x1e.mesh.admin.v1.GetModelRequest\x1a\x1f.mesh.admin.v1.GetModelResponse\x12T\n\x0b\x44\x65leteModel\x12!.mesh.admin.v1.DeleteModelRequest\x1a\".mesh.admin.v1.DeleteModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mesh/admin/v1/model.proto\x12\rmesh.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmesh/gateway/v1/gateway.proto\x1a\x1amesh/types/v1/worker.proto\"\x9e\x02\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x12\n\nvram_bytes\x18\x06 \x01(\x04\x12\x11\n\tgpu_count\x18\x07 \x01(\r\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12%\n\x05price\x18\n \x01(\x0b\x32\x16.mesh.gateway.v1.Price\x12(\n\x08\x61\x64\x61pters\x18\x0b \x03(\x0b\x32\x16.mesh.types.v1.Adapter\"\xe9\x01\n\x12\x43reateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x12\n\nvram_bytes\x18\x05 \x01(\x04\x12\x11\n\tgpu_count\x18\x06 \x01(\r\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\x12%\n\x05price\x18\x08 \x01(\x0b\x32\x16.mesh.gateway.v1.Price\x12(\n\x08\x61\x64\x61pters\x18\t \x03(\x0b\x32\x16.mesh.types.v1.Adapter\":\n\x13\x43reateModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mesh.admin.v1.Model\"\x13\n\x11ListModelsRequest\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.mesh.admin.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mesh.admin.v1.Model\"[\n\x12UpdateModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12%\n\x05price\x18\x03 \x01(\x0b\x32\x16.mesh.gateway.v1.Price\":\n\x13UpdateModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mesh.admin.v1.Model\"#\n\x12\x44\x65leteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse2\xb0\x03\n\x0cModelService\x12T\n\x0b\x43reateModel\x12!.mesh.admin.v1.CreateModelRequest\x1a\".mesh.admin.v1.CreateModelResponse\x12Q\n\nListModels\x12 .mesh.admin.v1.ListModelsRequest\x1a!.mesh.admin.v1.ListModelsResponse\x12K\n\x08GetModel\x12\x1e.mesh.admin.v1.GetModelRequest\x1a\x1f.mesh.admin.v1.GetModelResponse\x12T\n\x0bUpdateModel\x12!.mesh.admin.v1.UpdateModelRequest\x1a\".mesh.admin.v1.UpdateModelResponse\x12T\n\x0b\x44\x65leteModel\x12!.mesh.admin.v1.DeleteModelRequest\x1a\".mesh.admin.v1.DeleteModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.admin.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL']._serialized_start=78
-  _globals['_MODEL']._serialized_end=266
-  _globals['_CREATEMODELREQUEST']._serialized_start=269
-  _globals['_CREATEMODELREQUEST']._serialized_end=404
-  _globals['_CREATEMODELRESPONSE']._serialized_start=406
-  _globals['_CREATEMODELRESPONSE']._serialized_end=464
-  _globals['_LISTMODELSREQUEST']._serialized_start=466
-  _globals['_LISTMODELSREQUEST']._serialized_end=485
-  _globals['_LISTMODELSRESPONSE']._serialized_start=487
-  _globals['_LISTMODELSRESPONSE']._serialized_end=545
-  _globals['_GETMODELREQUEST']._serialized_start=547
-  _globals['_GETMODELREQUEST']._serialized_end=579
-  _globals['_GETMODELRESPONSE']._serialized_start=581
-  _globals['_GETMODELRESPONSE']._serialized_end=636
-  _globals['_DELETEMODELREQUEST']._serialized_start=638
-  _globals['_DELETEMODELREQUEST']._serialized_end=673
-  _globals['_DELETEMODELRESPONSE']._serialized_start=675
-  _globals['_DELETEMODELRESPONSE']._serialized_end=696
-  _globals['_MODELSERVICE']._serialized_start=699
-  _globals['_MODELSERVICE']._serialized_end=1045
+  _globals['_MODEL']._serialized_start=137
+  _globals['_MODEL']._serialized_end=423
+  _globals['_CREATEMODELREQUEST']._serialized_start=426
+  _globals['_CREATEMODELREQUEST']._serialized_end=659
+  _globals['_CREATEMODELRESPONSE']._serialized_start=661
+  _globals['_CREATEMODELRESPONSE']._serialized_end=719
+  _globals['_LISTMODELSREQUEST']._serialized_start=721
+  _globals['_LISTMODELSREQUEST']._serialized_end=740
+  _globals['_LISTMODELSRESPONSE']._serialized_start=742
+  _globals['_LISTMODELSRESPONSE']._serialized_end=800
+  _globals['_GETMODELREQUEST']._serialized_start=802
+  _globals['_GETMODELREQUEST']._serialized_end=834
+  _globals['_GETMODELRESPONSE']._serialized_start=836
+  _globals['_GETMODELRESPONSE']._serialized_end=891
+  _globals['_UPDATEMODELREQUEST']._serialized_start=893
+  _globals['_UPDATEMODELREQUEST']._serialized_end=984
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=986
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=1044
+  _globals['_DELETEMODELREQUEST']._serialized_start=1046
+  _globals['_DELETEMODELREQUEST']._serialized_end=1081
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1083
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1104
+  _globals['_MODELSERVICE']._serialized_start=1107
+  _globals['_MODELSERVICE']._serialized_end=1539
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class ModelServiceStub:
                 request_serializer=mesh_dot_admin_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=mesh_dot_admin_dot_v1_dot_model__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/mesh.admin.v1.ModelService/UpdateModel',
+                request_serializer=mesh_dot_admin_dot_v1_dot_model__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=mesh_dot_admin_dot_v1_dot_model__pb2.UpdateModelResponse.FromString,
+                _registered_method=True)
         self.DeleteModel = channel.unary_unary(
                 '/mesh.admin.v1.ModelService/DeleteModel',
                 request_serializer=mesh_dot_admin_dot_v1_dot_model__pb2.DeleteModelRequest.SerializeToString,
@@ -86,6 +91,15 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateModel(self, request, context):
+        """Its aliases and price from now on; both are replaced by what is given.
+
+        Caller: operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModel(self, request, context):
         """Refused while it is deployed.
 
@@ -112,6 +126,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=mesh_dot_admin_dot_v1_dot_model__pb2.GetModelRequest.FromString,
                     response_serializer=mesh_dot_admin_dot_v1_dot_model__pb2.GetModelResponse.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=mesh_dot_admin_dot_v1_dot_model__pb2.UpdateModelRequest.FromString,
+                    response_serializer=mesh_dot_admin_dot_v1_dot_model__pb2.UpdateModelResponse.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
@@ -201,6 +220,33 @@ class ModelService:
             '/mesh.admin.v1.ModelService/GetModel',
             mesh_dot_admin_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
             mesh_dot_admin_dot_v1_dot_model__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.admin.v1.ModelService/UpdateModel',
+            mesh_dot_admin_dot_v1_dot_model__pb2.UpdateModelRequest.SerializeToString,
+            mesh_dot_admin_dot_v1_dot_model__pb2.UpdateModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,33 +26,67 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mesh.types.v1 import worker_pb2 as mesh_dot_types_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmesh/gateway/v1/gateway.proto\x12\x0fmesh.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amesh/types/v1/worker.proto\"@\n\x14WatchSnapshotRequest\x12\x17\n\x0ftunnel_endpoint\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"D\n\x15WatchSnapshotResponse\x12+\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.mesh.gateway.v1.Snapshot\"\x9a\x01\n\x08Snapshot\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x12\n\nkey_pepper\x18\x02 \x01(\x0c\x12)\n\x08\x61pi_keys\x18\x03 \x03(\x0b\x32\x17.mesh.gateway.v1.ApiKey\x12&\n\x06models\x18\x04 \x03(\x0b\x32\x16.mesh.gateway.v1.Model\x12\x15\n\rrevoked_nodes\x18\x05 \x03(\t\"u\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\nsecret_mac\x18\x02 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12&\n\x06routes\x18\x05 \x03(\x0b\x32\x16.mesh.gateway.v1.Route\"\x8c\x01\n\x05Route\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x15\n\rdeployment_id\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\r\n\x05slots\x18\x05 \x01(\r\x12)\n\x05phase\x18\x06 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\"C\n\x12ReportUsageRequest\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mesh.gateway.v1.UsageRecord\"1\n\x13ReportUsageResponse\x12\x1a\n\x12stored_request_ids\x18\x01 \x03(\t\"\xd6\x03\n\x0bUsageRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\tworker_id\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12.\n\x07outcome\x18\x07 \x01(\x0e\x32\x1d.mesh.gateway.v1.UsageOutcome\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x66irst_token_ms\x18\t \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x64uration_ms\x18\n \x01(\r\x12\x1a\n\rprompt_tokens\x18\x0b \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x0c \x01(\rH\x02\x88\x01\x01\x12\x1a\n\rcached_tokens\x18\r \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08streamed\x18\x0e \x01(\x08\x12\x0e\n\x06status\x18\x0f \x01(\rB\x11\n\x0f_first_token_msB\x10\n\x0e_prompt_tokensB\x14\n\x12_completion_tokensB\x10\n\x0e_cached_tokens*\xa0\x01\n\x0cUsageOutcome\x12\x1d\n\x19USAGE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17USAGE_OUTCOME_COMPLETED\x10\x01\x12\x18\n\x14USAGE_OUTCOME_FAILED\x10\x02\x12\x1b\n\x17USAGE_OUTCOME_CANCELLED\x10\x03\x12\x1d\n\x19USAGE_OUTCOME_INTERRUPTED\x10\x04\x32\xcc\x01\n\x0eGatewayService\x12`\n\rWatchSnapshot\x12%.mesh.gateway.v1.WatchSnapshotRequest\x1a&.mesh.gateway.v1.WatchSnapshotResponse0\x01\x12X\n\x0bReportUsage\x12#.mesh.gateway.v1.ReportUsageRequest\x1a$.mesh.gateway.v1.ReportUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmesh/gateway/v1/gateway.proto\x12\x0fmesh.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amesh/types/v1/worker.proto\"h\n\x14WatchSnapshotRequest\x12\x17\n\x0ftunnel_endpoint\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07process\x18\x03 \x01(\r\x12\x15\n\rpeer_endpoint\x18\x04 \x01(\t\"D\n\x15WatchSnapshotResponse\x12+\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.mesh.gateway.v1.Snapshot\"\xec\x01\n\x08Snapshot\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x12\n\nkey_pepper\x18\x02 \x01(\x0c\x12)\n\x08\x61pi_keys\x18\x03 \x03(\x0b\x32\x17.mesh.gateway.v1.ApiKey\x12&\n\x06models\x18\x04 \x03(\x0b\x32\x16.mesh.gateway.v1.Model\x12\x15\n\rrevoked_nodes\x18\x05 \x03(\t\x12*\n\x08projects\x18\x06 \x03(\x0b\x32\x18.mesh.gateway.v1.Project\x12$\n\x05peers\x18\x07 \x03(\x0b\x32\x15.mesh.gateway.v1.Peer\"_\n\x07Project\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x06limits\x18\x03 \x01(\x0b\x32\x17.mesh.gateway.v1.Limits\"\xf6\x02\n\x06Limits\x12 \n\x13requests_per_minute\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12 \n\x13\x63oncurrent_requests\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12\x1b\n\x0etokens_per_day\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x1d\n\x10tokens_per_month\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x1a\n\rmoney_per_day\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x1c\n\x0fmoney_per_month\x18\x07 \x01(\x04H\x06\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x16\n\x14_concurrent_requestsB\x11\n\x0f_tokens_per_dayB\x13\n\x11_tokens_per_monthB\x10\n\x0e_money_per_dayB\x12\n\x10_money_per_month\"=\n\x04Peer\x12\x0e\n\x06hub_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t\"\x97\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\nsecret_mac\x18\x02 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nproject_id\x18\x05 \x01(\t\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x16\n\x0e\x61llowed_models\x18\x07 \x03(\t\x12\'\n\x06limits\x18\x08 \x01(\x0b\x32\x17.mesh.gateway.v1.Limits\x12\x0e\n\x06weight\x18\t \x01(\r\x12+\n\x08priority\x18\n \x01(\x0e\x32\x19.mesh.gateway.v1.Priority\"\xd8\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12&\n\x06routes\x18\x05 \x03(\x0b\x32\x16.mesh.gateway.v1.Route\x12\x0f\n\x07\x61liases\x18\x06 \x03(\t\x12\x13\n\x0b\x65ngine_name\x18\x07 \x01(\t\x12\x12\n\nbase_model\x18\x08 \x01(\t\x12.\n\x06policy\x18\t \x01(\x0e\x32\x1e.mesh.gateway.v1.RoutingPolicy\x12%\n\x05price\x18\n \x01(\x0b\x32\x16.mesh.gateway.v1.Price\x12\x14\n\x0cpass_through\x18\x0b \x03(\t\x12\x11\n\tcan_start\x18\x0c \x01(\x08\";\n\x05Price\x12\x0e\n\x06prompt\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x04\x12\x12\n\ncompletion\x18\x03 \x01(\x04\"\xb3\x01\n\x05Route\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x15\n\rdeployment_id\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\r\n\x05slots\x18\x05 \x01(\r\x12)\n\x05phase\x18\x06 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\x12\x0e\n\x06weight\x18\x07 \x01(\r\x12\x15\n\rcost_per_hour\x18\x08 \x01(\x04\"C\n\x12ReportUsageRequest\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mesh.gateway.v1.UsageRecord\"1\n\x13ReportUsageResponse\x12\x1a\n\x12stored_request_ids\x18\x01 \x03(\t\"\xdf\x05\n\x0bUsageRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\tworker_id\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12.\n\x07outcome\x18\x07 \x01(\x0e\x32\x1d.mesh.gateway.v1.UsageOutcome\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x66irst_token_ms\x18\t \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x64uration_ms\x18\n \x01(\r\x12\x1a\n\rprompt_tokens\x18\x0b \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x0c \x01(\rH\x02\x88\x01\x01\x12\x1a\n\rcached_tokens\x18\r \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08streamed\x18\x0e \x01(\x08\x12\x0e\n\x06status\x18\x0f \x01(\r\x12\x12\n\nproject_id\x18\x10 \x01(\t\x12\x15\n\rdeployment_id\x18\x11 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x12 \x01(\t\x12\x17\n\x0freserved_tokens\x18\x13 \x01(\x04\x12\x16\n\x0ereserved_money\x18\x14 \x01(\x04\x12\x16\n\x0e\x63harged_tokens\x18\x15 \x01(\x04\x12\x15\n\rcharged_money\x18\x16 \x01(\x04\x12\x11\n\testimated\x18\x17 \x01(\x08\x12\x10\n\x08queue_ms\x18\x18 \x01(\r\x12\x1b\n\x0einter_token_us\x18\x19 \x01(\rH\x04\x88\x01\x01\x12\x15\n\rcontinuations\x18\x1a \x01(\rB\x11\n\x0f_first_token_msB\x10\n\x0e_prompt_tokensB\x14\n\x12_completion_tokensB\x10\n\x0e_cached_tokensB\x11\n\x0f_inter_token_us\"_\n\x11LeaseQuotaRequest\x12\'\n\x04\x61sks\x18\x01 \x03(\x0b\x32\x19.mesh.gateway.v1.QuotaAsk\x12\x0f\n\x07process\x18\x02 \x01(\r\x12\x10\n\x08start_id\x18\x03 \x01(\t\"s\n\x08QuotaAsk\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.mesh.gateway.v1.QuotaKind\x12\x0e\n\x06window\x18\x03 \x01(\x03\x12\x0e\n\x06wanted\x18\x04 \x01(\x04\x12\x0c\n\x04used\x18\x05 \x01(\x04\"A\n\x12LeaseQuotaResponse\x12+\n\x06grants\x18\x01 \x03(\x0b\x32\x1b.mesh.gateway.v1.QuotaGrant\"=\n\nQuotaGrant\x12\x0f\n\x07granted\x18\x01 \x01(\x04\x12\x0c\n\x04left\x18\x02 \x01(\x04\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\"\x12\n\x10WatchLoadRequest\"A\n\x11WatchLoadResponse\x12,\n\x07workers\x18\x01 \x03(\x0b\x32\x1b.mesh.gateway.v1.WorkerLoad\"\x8c\x02\n\nWorkerLoad\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1d\n\x10requests_running\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10requests_waiting\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0ekv_cache_usage\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12)\n\x05phase\x18\x05 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\x12\x18\n\x10progress_percent\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\tB\x13\n\x11_requests_runningB\x13\n\x11_requests_waitingB\x11\n\x0f_kv_cache_usage\"T\n\x13ReportDemandRequest\x12\x0f\n\x07process\x18\x01 \x01(\r\x12,\n\x06models\x18\x02 \x03(\x0b\x32\x1c.mesh.gateway.v1.ModelDemand\"\x16\n\x14ReportDemandResponse\"\xa3\x01\n\x0bModelDemand\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\r\x12\x10\n\x08\x61\x64mitted\x18\x04 \x01(\r\x12\x0f\n\x07refused\x18\x05 \x01(\r\x12\x14\n\x0cwait_mean_ms\x18\x06 \x01(\r\x12\x13\n\x0bwait_p95_ms\x18\x07 \x01(\r\x12\x16\n\x0eoldest_wait_ms\x18\x08 \x01(\r*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xc0\x01\n\rRoutingPolicy\x12\x1e\n\x1aROUTING_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17ROUTING_POLICY_BALANCED\x10\x01\x12\x19\n\x15ROUTING_POLICY_PREFIX\x10\x02\x12\x1a\n\x16ROUTING_POLICY_SESSION\x10\x03\x12\x1e\n\x1aROUTING_POLICY_ROUND_ROBIN\x10\x04\x12\x1b\n\x17ROUTING_POLICY_CHEAPEST\x10\x05*\xa0\x01\n\x0cUsageOutcome\x12\x1d\n\x19USAGE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17USAGE_OUTCOME_COMPLETED\x10\x01\x12\x18\n\x14USAGE_OUTCOME_FAILED\x10\x02\x12\x1b\n\x17USAGE_OUTCOME_CANCELLED\x10\x03\x12\x1d\n\x19USAGE_OUTCOME_INTERRUPTED\x10\x04*\x8f\x02\n\tQuotaKind\x12\x1a\n\x16QUOTA_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eQUOTA_KIND_REQUESTS_PER_MINUTE\x10\x01\x12 \n\x1cQUOTA_KIND_TOKENS_PER_MINUTE\x10\x02\x12\"\n\x1eQUOTA_KIND_CONCURRENT_REQUESTS\x10\x03\x12\x1d\n\x19QUOTA_KIND_TOKENS_PER_DAY\x10\x04\x12\x1f\n\x1bQUOTA_KIND_TOKENS_PER_MONTH\x10\x05\x12\x1c\n\x18QUOTA_KIND_MONEY_PER_DAY\x10\x06\x12\x1e\n\x1aQUOTA_KIND_MONEY_PER_MONTH\x10\x07\x32\xd6\x03\n\x0eGatewayService\x12`\n\rWatchSnapshot\x12%.mesh.gateway.v1.WatchSnapshotRequest\x1a&.mesh.gateway.v1.WatchSnapshotResponse0\x01\x12X\n\x0bReportUsage\x12#.mesh.gateway.v1.ReportUsageRequest\x1a$.mesh.gateway.v1.ReportUsageResponse\x12U\n\nLeaseQuota\x12\".mesh.gateway.v1.LeaseQuotaRequest\x1a#.mesh.gateway.v1.LeaseQuotaResponse\x12T\n\tWatchLoad\x12!.mesh.gateway.v1.WatchLoadRequest\x1a\".mesh.gateway.v1.WatchLoadResponse0\x01\x12[\n\x0cReportDemand\x12$.mesh.gateway.v1.ReportDemandRequest\x1a%.mesh.gateway.v1.ReportDemandResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.gateway.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGEOUTCOME']._serialized_start=1421
-  _globals['_USAGEOUTCOME']._serialized_end=1581
+  _globals['_PRIORITY']._serialized_start=3771
+  _globals['_PRIORITY']._serialized_end=3865
+  _globals['_ROUTINGPOLICY']._serialized_start=3868
+  _globals['_ROUTINGPOLICY']._serialized_end=4060
+  _globals['_USAGEOUTCOME']._serialized_start=4063
+  _globals['_USAGEOUTCOME']._serialized_end=4223
+  _globals['_QUOTAKIND']._serialized_start=4226
+  _globals['_QUOTAKIND']._serialized_end=4497
   _globals['_WATCHSNAPSHOTREQUEST']._serialized_start=111
-  _globals['_WATCHSNAPSHOTREQUEST']._serialized_end=175
-  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_start=177
-  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_end=245
-  _globals['_SNAPSHOT']._serialized_start=248
-  _globals['_SNAPSHOT']._serialized_end=402
-  _globals['_APIKEY']._serialized_start=404
-  _globals['_APIKEY']._serialized_end=521
-  _globals['_MODEL']._serialized_start=524
-  _globals['_MODEL']._serialized_end=682
-  _globals['_ROUTE']._serialized_start=685
-  _globals['_ROUTE']._serialized_end=825
-  _globals['_REPORTUSAGEREQUEST']._serialized_start=827
-  _globals['_REPORTUSAGEREQUEST']._serialized_end=894
-  _globals['_REPORTUSAGERESPONSE']._serialized_start=896
-  _globals['_REPORTUSAGERESPONSE']._serialized_end=945
-  _globals['_USAGERECORD']._serialized_start=948
-  _globals['_USAGERECORD']._serialized_end=1418
-  _globals['_GATEWAYSERVICE']._serialized_start=1584
-  _globals['_GATEWAYSERVICE']._serialized_end=1788
+  _globals['_WATCHSNAPSHOTREQUEST']._serialized_end=215
+  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_start=217
+  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_end=285
+  _globals['_SNAPSHOT']._serialized_start=288
+  _globals['_SNAPSHOT']._serialized_end=524
+  _globals['_PROJECT']._serialized_start=526
+  _globals['_PROJECT']._serialized_end=621
+  _globals['_LIMITS']._serialized_start=624
+  _globals['_LIMITS']._serialized_end=998
+  _globals['_PEER']._serialized_start=1000
+  _globals['_PEER']._serialized_end=1061
+  _globals['_APIKEY']._serialized_start=1064
+  _globals['_APIKEY']._serialized_end=1343
+  _globals['_MODEL']._serialized_start=1346
+  _globals['_MODEL']._serialized_end=1690
+  _globals['_PRICE']._serialized_start=1692
+  _globals['_PRICE']._serialized_end=1751
+  _globals['_ROUTE']._serialized_start=1754
+  _globals['_ROUTE']._serialized_end=1933
+  _globals['_REPORTUSAGEREQUEST']._serialized_start=1935
+  _globals['_REPORTUSAGEREQUEST']._serialized_end=2002
+  _globals['_REPORTUSAGERESPONSE']._serialized_start=2004
+  _globals['_REPORTUSAGERESPONSE']._serialized_end=2053
+  _globals['_USAGERECORD']._serialized_start=2056
+  _globals['_USAGERECORD']._serialized_end=2791
+  _globals['_LEASEQUOTAREQUEST']._serialized_start=2793
+  _globals['_LEASEQUOTAREQUEST']._serialized_end=2888
+  _globals['_QUOTAASK']._serialized_start=2890
+  _globals['_QUOTAASK']._serialized_end=3005
+  _globals['_LEASEQUOTARESPONSE']._serialized_start=3007
+  _globals['_LEASEQUOTARESPONSE']._serialized_end=3072
+  _globals['_QUOTAGRANT']._serialized_start=3074
+  _globals['_QUOTAGRANT']._serialized_end=3135
+  _globals['_WATCHLOADREQUEST']._serialized_start=3137
+  _globals['_WATCHLOADREQUEST']._serialized_end=3155
+  _globals['_WATCHLOADRESPONSE']._serialized_start=3157
+  _globals['_WATCHLOADRESPONSE']._serialized_end=3222
+  _globals['_WORKERLOAD']._serialized_start=3225
+  _globals['_WORKERLOAD']._serialized_end=3493
+  _globals['_REPORTDEMANDREQUEST']._serialized_start=3495
+  _globals['_REPORTDEMANDREQUEST']._serialized_end=3579
+  _globals['_REPORTDEMANDRESPONSE']._serialized_start=3581
+  _globals['_REPORTDEMANDRESPONSE']._serialized_end=3603
+  _globals['_MODELDEMAND']._serialized_start=3606
+  _globals['_MODELDEMAND']._serialized_end=3769
+  _globals['_GATEWAYSERVICE']._serialized_start=4500
+  _globals['_GATEWAYSERVICE']._serialized_end=4970
 # @@protoc_insertion_point(module_scope)

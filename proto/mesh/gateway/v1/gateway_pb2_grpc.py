@@ -45,6 +45,21 @@ class GatewayServiceStub:
                 request_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportUsageRequest.SerializeToString,
                 response_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportUsageResponse.FromString,
                 _registered_method=True)
+        self.LeaseQuota = channel.unary_unary(
+                '/mesh.gateway.v1.GatewayService/LeaseQuota',
+                request_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.LeaseQuotaRequest.SerializeToString,
+                response_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.LeaseQuotaResponse.FromString,
+                _registered_method=True)
+        self.WatchLoad = channel.unary_stream(
+                '/mesh.gateway.v1.GatewayService/WatchLoad',
+                request_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.WatchLoadRequest.SerializeToString,
+                response_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.WatchLoadResponse.FromString,
+                _registered_method=True)
+        self.ReportDemand = channel.unary_unary(
+                '/mesh.gateway.v1.GatewayService/ReportDemand',
+                request_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportDemandRequest.SerializeToString,
+                response_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportDemandResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -69,6 +84,35 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaseQuota(self, request, context):
+        """Ask for parts of limits that several gateways share. What is granted is this gateway's alone until the window
+        ends; all grants of a limit together never exceed it.
+
+        Caller: the gateway named in the client certificate, and no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchLoad(self, request, context):
+        """How busy workers are and how far they have come, as their nodes last said: hints for routing and for people who
+        wait. All workers at once, then only those that changed.
+
+        Caller: the gateway named in the client certificate, and no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportDemand(self, request, context):
+        """What queues at this gateway: the signal that scaling works from. The latest of each gateway counts.
+
+        Caller: the gateway named in the client certificate, and no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +125,21 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.ReportUsage,
                     request_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportUsageRequest.FromString,
                     response_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportUsageResponse.SerializeToString,
+            ),
+            'LeaseQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaseQuota,
+                    request_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.LeaseQuotaRequest.FromString,
+                    response_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.LeaseQuotaResponse.SerializeToString,
+            ),
+            'WatchLoad': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLoad,
+                    request_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.WatchLoadRequest.FromString,
+                    response_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.WatchLoadResponse.SerializeToString,
+            ),
+            'ReportDemand': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDemand,
+                    request_deserializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportDemandRequest.FromString,
+                    response_serializer=mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportDemandResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +197,87 @@ class GatewayService:
             '/mesh.gateway.v1.GatewayService/ReportUsage',
             mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportUsageRequest.SerializeToString,
             mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaseQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.gateway.v1.GatewayService/LeaseQuota',
+            mesh_dot_gateway_dot_v1_dot_gateway__pb2.LeaseQuotaRequest.SerializeToString,
+            mesh_dot_gateway_dot_v1_dot_gateway__pb2.LeaseQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mesh.gateway.v1.GatewayService/WatchLoad',
+            mesh_dot_gateway_dot_v1_dot_gateway__pb2.WatchLoadRequest.SerializeToString,
+            mesh_dot_gateway_dot_v1_dot_gateway__pb2.WatchLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDemand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.gateway.v1.GatewayService/ReportDemand',
+            mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportDemandRequest.SerializeToString,
+            mesh_dot_gateway_dot_v1_dot_gateway__pb2.ReportDemandResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmesh/tunnel/v1/tunnel.proto\x12\x0emesh.tunnel.v1\"T\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.mesh.tunnel.v1.HelloH\x00\x12\x10\n\x06\x66rames\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"Y\n\x0e\x41ttachResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.mesh.tunnel.v1.WelcomeH\x00\x12\x10\n\x06\x66rames\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\x16\n\x05Hello\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x19\n\x07Welcome\x12\x0e\n\x06hub_id\x18\x01 \x01(\t\"\x88\x01\n\x04Open\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\'\n\x07headers\x18\x04 \x03(\x0b\x32\x16.mesh.tunnel.v1.Header\x12\x12\n\ntimeout_ms\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"?\n\x04Head\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\'\n\x07headers\x18\x02 \x03(\x0b\x32\x16.mesh.tunnel.v1.Header\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2\\\n\rTunnelService\x12K\n\x06\x41ttach\x12\x1d.mesh.tunnel.v1.AttachRequest\x1a\x1e.mesh.tunnel.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmesh/tunnel/v1/tunnel.proto\x12\x0emesh.tunnel.v1\"T\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.mesh.tunnel.v1.HelloH\x00\x12\x10\n\x06\x66rames\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"Y\n\x0e\x41ttachResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.mesh.tunnel.v1.WelcomeH\x00\x12\x10\n\x06\x66rames\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\x16\n\x05Hello\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x19\n\x07Welcome\x12\x0e\n\x06hub_id\x18\x01 \x01(\t\"\x99\x01\n\x04Open\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\'\n\x07headers\x18\x04 \x03(\x0b\x32\x16.mesh.tunnel.v1.Header\x12\x12\n\ntimeout_ms\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07node_id\x18\x07 \x01(\t\"?\n\x04Head\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\'\n\x07headers\x18\x02 \x03(\x0b\x32\x16.mesh.tunnel.v1.Header\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2\\\n\rTunnelService\x12K\n\x06\x41ttach\x12\x1d.mesh.tunnel.v1.AttachRequest\x1a\x1e.mesh.tunnel.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WELCOME']._serialized_start=248
   _globals['_WELCOME']._serialized_end=273
   _globals['_OPEN']._serialized_start=276
-  _globals['_OPEN']._serialized_end=412
-  _globals['_HEAD']._serialized_start=414
-  _globals['_HEAD']._serialized_end=477
-  _globals['_HEADER']._serialized_start=479
-  _globals['_HEADER']._serialized_end=516
-  _globals['_TUNNELSERVICE']._serialized_start=518
-  _globals['_TUNNELSERVICE']._serialized_end=610
+  _globals['_OPEN']._serialized_end=429
+  _globals['_HEAD']._serialized_start=431
+  _globals['_HEAD']._serialized_end=494
+  _globals['_HEADER']._serialized_start=496
+  _globals['_HEADER']._serialized_end=533
+  _globals['_TUNNELSERVICE']._serialized_start=535
+  _globals['_TUNNELSERVICE']._serialized_end=627
 # @@protoc_insertion_point(module_scope)

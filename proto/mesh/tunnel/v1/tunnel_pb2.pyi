@@ -35,20 +35,22 @@ class Welcome(_message.Message):
     def __init__(self, hub_id: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("worker_id", "method", "path", "headers", "timeout_ms", "request_id")
+    __slots__ = ("worker_id", "method", "path", "headers", "timeout_ms", "request_id", "node_id")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     method: str
     path: str
     headers: _containers.RepeatedCompositeFieldContainer[Header]
     timeout_ms: int
     request_id: str
-    def __init__(self, worker_id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    node_id: str
+    def __init__(self, worker_id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
 
 class Head(_message.Message):
     __slots__ = ("status", "headers")

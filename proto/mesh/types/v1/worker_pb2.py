@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amesh/types/v1/worker.proto\x12\rmesh.types.v1\"\xc8\x01\n\nWorkerSpec\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\r\x12\r\n\x05slots\x18\x07 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x11\n\tgpu_uuids\x18\t \x03(\t\x12\x11\n\tspec_hash\x18\n \x01(\t\"\x92\x02\n\x0cWorkerStatus\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tspec_hash\x18\x02 \x01(\t\x12)\n\x05phase\x18\x03 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\x12\x18\n\x10progress_percent\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x0e\n\x06starts\x18\x06 \x01(\r\x12\x0f\n\x07\x61\x64opted\x18\x07 \x01(\x08\x12\x1d\n\x10requests_running\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10requests_waiting\x18\t \x01(\rH\x01\x88\x01\x01\x42\x13\n\x11_requests_runningB\x13\n\x11_requests_waiting*\xc6\x01\n\x0bWorkerPhase\x12\x1c\n\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_PHASE_PENDING\x10\x01\x12\x19\n\x15WORKER_PHASE_STARTING\x10\x02\x12\x18\n\x14WORKER_PHASE_WARMING\x10\x03\x12\x16\n\x12WORKER_PHASE_READY\x10\x04\x12\x19\n\x15WORKER_PHASE_DRAINING\x10\x05\x12\x17\n\x13WORKER_PHASE_FAILED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amesh/types/v1/worker.proto\x12\rmesh.types.v1\"\xf2\x01\n\nWorkerSpec\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\r\x12\r\n\x05slots\x18\x07 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x11\n\tgpu_uuids\x18\t \x03(\t\x12\x11\n\tspec_hash\x18\n \x01(\t\x12(\n\x08\x61\x64\x61pters\x18\x0b \x03(\x0b\x32\x16.mesh.types.v1.Adapter\"\'\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xc2\x02\n\x0cWorkerStatus\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tspec_hash\x18\x02 \x01(\t\x12)\n\x05phase\x18\x03 \x01(\x0e\x32\x1a.mesh.types.v1.WorkerPhase\x12\x18\n\x10progress_percent\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x0e\n\x06starts\x18\x06 \x01(\r\x12\x0f\n\x07\x61\x64opted\x18\x07 \x01(\x08\x12\x1d\n\x10requests_running\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10requests_waiting\x18\t \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0ekv_cache_usage\x18\n \x01(\x02H\x02\x88\x01\x01\x42\x13\n\x11_requests_runningB\x13\n\x11_requests_waitingB\x11\n\x0f_kv_cache_usage*\xc6\x01\n\x0bWorkerPhase\x12\x1c\n\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_PHASE_PENDING\x10\x01\x12\x19\n\x15WORKER_PHASE_STARTING\x10\x02\x12\x18\n\x14WORKER_PHASE_WARMING\x10\x03\x12\x16\n\x12WORKER_PHASE_READY\x10\x04\x12\x19\n\x15WORKER_PHASE_DRAINING\x10\x05\x12\x17\n\x13WORKER_PHASE_FAILED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.types.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERPHASE']._serialized_start=526
-  _globals['_WORKERPHASE']._serialized_end=724
+  _globals['_WORKERPHASE']._serialized_start=657
+  _globals['_WORKERPHASE']._serialized_end=855
   _globals['_WORKERSPEC']._serialized_start=46
-  _globals['_WORKERSPEC']._serialized_end=246
-  _globals['_WORKERSTATUS']._serialized_start=249
-  _globals['_WORKERSTATUS']._serialized_end=523
+  _globals['_WORKERSPEC']._serialized_end=288
+  _globals['_ADAPTER']._serialized_start=290
+  _globals['_ADAPTER']._serialized_end=329
+  _globals['_WORKERSTATUS']._serialized_start=332
+  _globals['_WORKERSTATUS']._serialized_end=654
 # @@protoc_insertion_point(module_scope)
