@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-AGENT_VERSION = "0.1.0"
-AGENT_BUILD_DATE = "2026-11-23"
+AGENT_VERSION = "0.2.0"
+AGENT_BUILD_DATE = "2026-11-25"
 
 PACKAGES = ("mesh", "node_agent", "pki")
 """What an installed agent consists of; a checksum of a source tree is over these, and nothing else."""

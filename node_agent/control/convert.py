@@ -85,6 +85,7 @@ def _spec(worker: worker_pb2.WorkerSpec) -> WorkerSpec:
         memory_bytes=worker.memory_bytes,
         gpu_uuids=tuple(worker.gpu_uuids),
         spec_hash=worker.spec_hash,
+        adapters=tuple((adapter.name, adapter.source) for adapter in worker.adapters),
     )
 
 
@@ -99,6 +100,7 @@ def _status(worker: WorkerStatus) -> worker_pb2.WorkerStatus:
         adopted=worker.adopted,
         requests_running=worker.requests_running,
         requests_waiting=worker.requests_waiting,
+        kv_cache_usage=worker.kv_cache_usage,
     )
 
 

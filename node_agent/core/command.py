@@ -29,10 +29,9 @@ def llamacpp(spec: WorkerSpec, *, python: str, script: str, model_path: str, por
         raise EngineRefuses(
             "engine llamacpp runs on the CPU only; deploy the model with no GPUs, or choose another engine"
         )
-    if spec.slots < 1 or spec.context_length < 1:
-        raise EngineRefuses(
-            f"a worker needs a slot and a token of context at least, not {spec.slots} and {spec.context_length}"
-        )
+    if spec.adapters:
+        raise EngineRefuses("engine llamacpp serves no adapters here; deploy the model without, or another engine")
+    _check_room(spec)
     # fmt: off
     return Command(
         argv=(
@@ -56,3 +55,31 @@ def llamacpp(spec: WorkerSpec, *, python: str, script: str, model_path: str, por
         },
     )
     # fmt: on
+
+
+def simulator(spec: WorkerSpec, *, python: str, options: str, port: int) -> Command:
+    """The simulator, which needs neither weights nor accelerators. EngineRefuses when the spec has no slots."""
+    _check_room(spec)
+    # fmt: off
+    return Command(
+        argv=(
+            python,
+            "-P",  # what lies in the working directory is not code
+            "-m", "node_agent.engines.simulator_server",
+            f"--model={spec.model}",  # one word: a name that begins with a dash is no option
+            "--port", str(port),
+            "--slots", str(spec.slots),
+            "--ctx", str(spec.context_length),
+            f"--options={options}",
+            *(f"--lora-modules={name}" for name, _ in spec.adapters),
+        ),
+        environment={},
+    )
+    # fmt: on
+
+
+def _check_room(spec: WorkerSpec) -> None:
+    if spec.slots < 1 or spec.context_length < 1:
+        raise EngineRefuses(
+            f"a worker needs a slot and a token of context at least, not {spec.slots} and {spec.context_length}"
+        )

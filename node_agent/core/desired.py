@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from node_agent.core.worker import WorkerSpec
 
@@ -39,8 +40,13 @@ def from_json(text: str) -> DesiredState:
             raise ValueError(f"desired state of format {row['format']}, not {FORMAT}")
         return DesiredState(
             revision=int(row["revision"]),
-            workers=tuple(WorkerSpec(**{**w, "gpu_uuids": tuple(w["gpu_uuids"])}) for w in row["workers"]),
+            workers=tuple(_spec(worker) for worker in row["workers"]),
             hubs=tuple(Hub(**hub) for hub in row["hubs"]),
         )
     except (KeyError, TypeError) as exc:
         raise ValueError(f"not a desired state: {exc}") from exc
+
+
+def _spec(row: dict[str, Any]) -> WorkerSpec:
+    adapters = tuple((name, source) for name, source in row.get("adapters", ()))  # an older agent wrote none
+    return WorkerSpec(**{**row, "gpu_uuids": tuple(row["gpu_uuids"]), "adapters": adapters})

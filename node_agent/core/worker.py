@@ -70,6 +70,8 @@ class WorkerSpec:
     memory_bytes: int
     spec_hash: str
     gpu_uuids: tuple[str, ...] = ()
+    adapters: tuple[tuple[str, str], ...] = ()
+    """Names served beside the model's, each with its source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ class WorkerStatus:
     adopted: bool = False
     requests_running: int | None = None
     requests_waiting: int | None = None
+    kv_cache_usage: float | None = None
+    """Share of the engine's KV cache in use, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

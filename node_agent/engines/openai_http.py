@@ -93,9 +93,9 @@ async def warm_up(endpoint: LoopbackEndpoint, model: str, *, budget_s: float = W
 
 
 async def load(endpoint: LoopbackEndpoint) -> EngineLoad:
-    """Running and waiting requests from ``/metrics``; empty when it has none."""
+    """Requests and cache pressure from ``/metrics``; empty when it has none."""
     answer = await ask(endpoint, "/metrics")
     if answer.status != 200:
         return EngineLoad()
-    running, waiting = parse_load(answer.body.decode("utf-8", "replace"))
-    return EngineLoad(running=running, waiting=waiting)
+    running, waiting, kv_cache_usage = parse_load(answer.body.decode("utf-8", "replace"))
+    return EngineLoad(running=running, waiting=waiting, kv_cache_usage=kv_cache_usage)

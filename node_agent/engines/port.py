@@ -42,6 +42,8 @@ class EngineLoad:
 
     running: int | None = None
     waiting: int | None = None
+    kv_cache_usage: float | None = None
+    """Share of the KV cache in use, 0 to 1."""
 
 
 class Engine(Protocol):

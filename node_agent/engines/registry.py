@@ -7,6 +7,7 @@ from pathlib import Path
 from mesh.kit.errors import MeshError
 from node_agent.engines.llamacpp import LlamaCpp
 from node_agent.engines.port import Engine
+from node_agent.engines.simulator import Simulator
 from node_agent.engines.source import Sources
 
 Engines = Mapping[str, Engine]
@@ -24,7 +25,7 @@ class EngineUnknown(MeshError):
 
 def build(*, models_dir: Path | None, python: str = sys.executable) -> Engines:
     """Every engine this agent has an adapter for."""
-    engines: tuple[Engine, ...] = (LlamaCpp(Sources(models_dir), python),)
+    engines: tuple[Engine, ...] = (LlamaCpp(Sources(models_dir), python), Simulator(python))
     return {engine.name: engine for engine in engines}
 
 

@@ -16,7 +16,20 @@ Headers = Iterable[tuple[str, str]]
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 BODILESS = frozenset({"GET", "HEAD"})  # sent without a body header when no body came
-EXACT_PATHS = frozenset({"/health", "/metrics", "/tokenize", "/detokenize"})
+EXACT_PATHS = frozenset(
+    {
+        "/health",
+        "/metrics",
+        "/version",
+        "/tokenize",
+        "/detokenize",
+        "/rerank",
+        "/v2/rerank",
+        "/score",
+        "/pooling",
+        "/classify",
+    }
+)
 PREFIX = "/v1/"
 MAX_PATH = 4096
 

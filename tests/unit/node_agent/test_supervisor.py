@@ -209,9 +209,11 @@ async def test_the_engines_own_numbers_are_reported_and_absent_while_it_has_none
         assert node.status().requests_running is None
         await node.clock.forward(2)
         assert (node.status().requests_running, node.status().requests_waiting) == (3, 0)
+        assert node.status().kv_cache_usage == 0.25
         node.engine.garbled = True
         await node.clock.forward(2)
         assert (node.phase(), node.status().requests_running) == (WorkerPhase.READY, None)
+        assert node.status().kv_cache_usage is None
 
 
 async def test_logs_are_kept_within_bounds_while_an_engine_lives() -> None:

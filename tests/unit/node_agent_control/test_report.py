@@ -43,7 +43,7 @@ def test_words_of_any_origin_become_one_printable_line() -> None:
 
 
 def test_only_what_matters_at_once_is_the_essence() -> None:
-    busier = replace(READY, requests_running=3, requests_waiting=1)
+    busier = replace(READY, requests_running=3, requests_waiting=1, kv_cache_usage=0.5)
     other = replace(READY, worker_id="w-0", phase=WorkerPhase.STARTING)
     assert essence([READY, other]) == essence([other, busier])
     assert essence([READY]) != essence([replace(READY, phase=WorkerPhase.FAILED)])
@@ -75,6 +75,12 @@ def test_a_report_carries_everything_and_invents_nothing() -> None:
     assert (worker.worker_id, worker.detail, worker.starts, worker.adopted) == ("w-1", "answers requests", 2, True)
     assert worker.HasField("requests_running")
     assert not worker.HasField("requests_waiting")
+    assert not worker.HasField("kv_cache_usage")
+    pressed = convert.report(
+        Report(sequence=4, observed_at=at, applied_revision=7, workers=(replace(READY, kv_cache_usage=0.5),)),
+        AGENT,
+    )
+    assert pressed.report.workers[0].kv_cache_usage == 0.5
 
     host = HostSample(
         cpu_percent=12.5,
