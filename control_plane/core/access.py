@@ -5,6 +5,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 
+from control_plane.core.limits import ANYTHING, KeyPolicy
 from mesh.kit.ids import OrganizationId
 
 
@@ -26,6 +27,13 @@ class ApiKey:
     name: str
     created_at: datetime
     expires_at: datetime | None = None
+    project_id: str | None = None
+    policy: KeyPolicy = ANYTHING
+
+    @property
+    def prefix(self) -> str:
+        """What its text begins with, as people see it."""
+        return f"inv-{self.key_id}"
 
 
 @dataclass(frozen=True, slots=True)

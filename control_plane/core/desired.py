@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
-from control_plane.core.model import Deployment, Model
+from control_plane.core.model import Adapter, Deployment, Model
 from mesh.kit.ids import DeploymentId, WorkerId
 
 
@@ -22,11 +22,17 @@ class WorkerSpec:
     memory_bytes: int
     gpu_uuids: tuple[str, ...]
     spec_hash: str = ""
+    adapters: tuple[Adapter, ...] = ()
+
+
+def hub_id(gateway_id: str, process: int) -> str:
+    """The id of one process of a gateway, as a hub. Gateways' own ids have no "~"."""
+    return f"{gateway_id}~{process}" if process else gateway_id
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """One gateway that accepts tunnels."""
+    """One process of a gateway, where it accepts tunnels."""
 
     hub_id: str
     endpoint: str
@@ -56,6 +62,7 @@ def make_spec(
         slots=deployment.slots,
         memory_bytes=model.host_bytes,
         gpu_uuids=gpu_uuids,
+        adapters=model.adapters if deployment.engine.serves_adapters else (),
     )
     return replace(spec, spec_hash=spec_hash(spec))
 
@@ -63,5 +70,7 @@ def make_spec(
 def spec_hash(spec: WorkerSpec) -> str:
     """SHA-256 (hex) over every other field, by name, in one canonical form."""
     fields = {name: value for name, value in asdict(spec).items() if name != "spec_hash"}
+    if not spec.adapters:  # such a spec has the hash it had before there were adapters
+        del fields["adapters"]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -75,6 +75,8 @@ class WorkerReport:
     adopted: bool = False
     requests_running: int | None = None
     requests_waiting: int | None = None
+    kv_cache_usage: float | None = None
+    """Share of the engine's KV cache in use, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Models, deployments and placed replicas, as values. Models and deployments never change once made."""
+"""Models, deployments and placed replicas, as values. What runs never changes once made."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from control_plane.core.fleet import WorkerPhase
 from mesh.kit.ids import DeploymentId, ModelId, NodeId, WorkerId
@@ -12,6 +13,46 @@ class Engine(StrEnum):
     """The engine adapters that nodes have."""
 
     LLAMACPP = "llamacpp"
+    SIMULATOR = "simulator"
+
+    @property
+    def serves_adapters(self) -> bool:
+        """Whether it can serve adapters (LoRA) beside its model."""
+        return self is Engine.SIMULATOR
+
+
+SIMULATED: Final = "simulator:"
+"""What the source of a model begins with that only the simulator can run."""
+
+
+class RoutingPolicy(StrEnum):
+    """How gateways choose among the workers of a model."""
+
+    BALANCED = "balanced"
+    PREFIX = "prefix"
+    SESSION = "session"
+    ROUND_ROBIN = "round_robin"
+    CHEAPEST = "cheapest"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nano-units of the currency for a million tokens. ``cached``: of prompt tokens that the engine had."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+
+FREE: Final = Price()
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A small set of weights on top of a model's, served under a name of its own."""
+
+    name: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +67,14 @@ class Model:
     vram_bytes: int
     gpu_count: int
     created_at: datetime
+    aliases: tuple[str, ...] = ()
+    price: Price = FREE
+    adapters: tuple[Adapter, ...] = ()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether only the simulator can run it."""
+        return self.source.startswith(SIMULATED)
 
     @property
     def host_bytes(self) -> int:
@@ -51,6 +100,8 @@ class Deployment:
     slots: int
     created_at: datetime
     pending_reason: str = ""  # why fewer workers run than wanted; empty when all are placed
+    policy: RoutingPolicy = RoutingPolicy.BALANCED
+    pass_through: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from control_plane.ctl.commands.key import key
 from control_plane.ctl.commands.model import model
 from control_plane.ctl.commands.node import node
 from control_plane.ctl.commands.organization import organization
+from control_plane.ctl.commands.project import project
+from control_plane.ctl.commands.route import route
 from control_plane.ctl.commands.token import token
 from control_plane.ctl.commands.up import up
 from control_plane.ctl.errors import BAD_INPUT, INTERRUPTED, REFUSED, CommandFailed, one_line
@@ -34,7 +36,7 @@ def meshctl() -> None:
     """
 
 
-for command in (up, chat, node, deployment, model, key, token, organization):
+for command in (up, chat, node, deployment, model, key, token, project, organization, route):
     meshctl.add_command(command)
 
 

@@ -86,6 +86,42 @@ class HostPort(click.ParamType[Address]):
         return address
 
 
+class Euros(click.ParamType[int]):
+    """``0.15``, ``20``; gives nano-units of the currency, zero to the limit (in whole units)."""
+
+    name = "EUR"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if re.fullmatch(r"\d{1,12}(?:\.\d{1,9})?", text) is None:
+            self.fail(f"{text!r} is not an amount; write 20 or 0.15, with at most 9 decimals", param, ctx)
+        nano = int(Fraction(text) * NANO)
+        if nano > self.most * NANO:
+            self.fail(f"0 to {self.most}, not {text}", param, ctx)
+        return nano
+
+
+class NamedSource(click.ParamType[tuple[str, str]]):
+    """``NAME=SOURCE``; gives both."""
+
+    name = "NAME=SOURCE"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, source = value.partition("=")
+        if not equals:
+            self.fail(f"{value!r} is not NAME=SOURCE", param, ctx)
+        return MODEL_NAME.convert(name, param, ctx), SOURCE.convert(source, param, ctx)
+
+
+NANO = 10**9
+
 _NAME_WORDS = 'letters, digits, ".", "_", "-"'
 
 NAME = Text(64, r"A-Za-z0-9._-", _NAME_WORDS)
@@ -102,4 +138,18 @@ CONTEXT_LENGTH = click.IntRange(128, 1_048_576)
 GPU_COUNT = click.IntRange(0, 64)
 REPLICAS = click.IntRange(1, 64)
 SLOTS = click.IntRange(1, 256)
+SCOPE = click.Choice(
+    (
+        *("chat", "completions", "embeddings", "responses", "messages", "rerank", "score", "tokenize", "audio"),
+        *("models", "pass_through", "route_debug"),
+    )
+)
+PROJECT = Text(129)
+"""The id of a project, or its "<organization>/<name>"."""
+WEIGHT = click.IntRange(1, 1000)
+REQUESTS = click.IntRange(0, 10**9)
+TOKENS = click.IntRange(0, 10**15)
+MONEY = Euros(10**9)
+PRICE = Euros(10**6)
+PATH = Text(128, r"A-Za-z0-9._/-", 'letters, digits, ".", "_", "-", "/"')
 PORT = click.IntRange(0, 65535)

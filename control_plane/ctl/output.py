@@ -117,6 +117,12 @@ def until(message: Message, field: str, now: datetime, *, never: str = "never") 
     return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"
 
 
+def euros(nano: int) -> str:
+    """Nano-units of the currency as a decimal: ``0.15``, ``20``."""
+    whole, part = divmod(nano, 10**9)
+    return f"{whole}.{part:09}".rstrip("0").rstrip(".")
+
+
 def size(octets: int) -> str:
     """Bytes in the largest unit that keeps them readable: ``512 MiB``, ``1.5 GiB``."""
     value, units = float(octets), ("B", "KiB", "MiB", "GiB", "TiB")

@@ -1,5 +1,5 @@
 """Tidies what nobody was there to tidy: nodes and gateways that fell silent without a goodbye, old certificates,
-revoked nodes.
+revoked nodes, windows of limits that ended, demand that nobody reports any more.
 
 A session marks its own node offline when it ends; this loop does it where the process that held the session was
 killed. Silence is counted from our own start at the earliest: while no control plane ran, nobody could be heard.
@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from control_plane.store import certificates, gateways, nodes
+from control_plane.store import certificates, demand, gateways, nodes, quota
 from control_plane.store.db import Pool, transaction
 from mesh.kit.clock import Clock
 from mesh.kit.errors import Unavailable
@@ -71,3 +71,7 @@ class Sweeper:
             gone = await nodes.delete_revoked(db, expired_before=now - REVOKED_GRACE)
         for node_id in gone:
             log.info("revoked node forgotten", extra={F.NODE: node_id})
+        async with transaction(self.pool) as db:
+            await quota.delete_ended(db, now=now)
+        async with transaction(self.pool) as db:
+            await demand.delete_old(db, now=now)

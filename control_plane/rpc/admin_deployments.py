@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from control_plane.core import bounds
-from control_plane.core.model import Assignment
+from control_plane.core.model import Assignment, RoutingPolicy
 from control_plane.rpc import convert_out
+from control_plane.rpc.convert_limits import routing_policy_in
 from control_plane.rpc.desk import Context, Desk
 from control_plane.store import assignments, deployments, models, nodes
 from mesh.admin.v1 import deployment_pb2 as pb
@@ -31,6 +32,8 @@ class DeploymentService(DeploymentServiceServicer):
                 replicas=request.replicas,
                 slots=request.slots,
                 now=change.now,
+                policy=routing_policy_in(request.policy) or RoutingPolicy.BALANCED,
+                pass_through=request.pass_through,
             )
             await deployments.record(change.db, made)
             await change.audit(
@@ -63,6 +66,24 @@ class DeploymentService(DeploymentServiceServicer):
             placed = await assignments.list_(db, deployment_id=found.deployment_id)
             online = await nodes.online_ids(db)
         return pb.GetDeploymentResponse(deployment=convert_out.deployment(found, placed, online=online))
+
+    async def UpdateDeployment(
+        self, request: pb.UpdateDeploymentRequest, context: Context
+    ) -> pb.UpdateDeploymentResponse:
+        wanted = bounds.lookup("deployment", request.deployment)
+        policy = routing_policy_in(request.policy)
+        paths = bounds.paths(request.pass_through)
+        async with self.desk.change(context) as change:
+            found = await deployments.get(change.db, wanted)
+            placed = await assignments.list_(change.db, deployment_id=found.deployment_id)
+            online = await nodes.online_ids(change.db)
+            changed = await deployments.update(change.db, found, policy=policy, pass_through=paths)
+            await change.audit(
+                "deployment_updated",
+                f"deployment/{changed.deployment_id}",
+                {"name": changed.name, "policy": changed.policy, "pass_through": list(changed.pass_through)},
+            )
+        return pb.UpdateDeploymentResponse(deployment=convert_out.deployment(changed, placed, online=online))
 
     async def DeleteDeployment(
         self, request: pb.DeleteDeploymentRequest, context: Context

@@ -8,12 +8,8 @@ has no sensible nearest value is refused, with InvalidInput naming the field.
 import math
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from control_plane.core import usage
 from control_plane.core.fleet import (
     AgentInfo,
     Gpu,
@@ -24,7 +20,6 @@ from control_plane.core.fleet import (
     WorkerPhase,
     WorkerReport,
 )
-from mesh.gateway.v1 import gateway_pb2
 from mesh.kit.errors import InvalidInput
 from mesh.kit.ids import WorkerId
 from mesh.node.v1 import node_pb2
@@ -42,11 +37,6 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PHASES = {
     number: WorkerPhase(name.removeprefix("WORKER_PHASE_").lower())
     for name, number in worker_pb2.WorkerPhase.items()
-    if number
-}
-_OUTCOMES = {
-    number: usage.UsageOutcome(name.removeprefix("USAGE_OUTCOME_").lower())
-    for name, number in gateway_pb2.UsageOutcome.items()
     if number
 }
 
@@ -90,6 +80,7 @@ def workers(said: Iterable[worker_pb2.WorkerStatus]) -> tuple[WorkerReport, ...]
             adopted=one.adopted,
             requests_running=_count(one.requests_running) if one.HasField("requests_running") else None,
             requests_waiting=_count(one.requests_waiting) if one.HasField("requests_waiting") else None,
+            kv_cache_usage=_between(one.kv_cache_usage, 0, 1) if one.HasField("kv_cache_usage") else None,
         )
         for one in _each_once(statuses, "worker_id")
     )
@@ -110,38 +101,6 @@ def report(said: node_pb2.Report) -> Report:
 def revision(said: int) -> int:
     """A revision that a node says it acted on, or an epoch that it says it had."""
     return _big(said)
-
-
-def usage_records(said: Iterable[gateway_pb2.UsageRecord]) -> list[usage.UsageRecord]:
-    """What a gateway says was used. A bad record is named by its place."""
-    records = list(said)
-    _at_most("records", len(records), usage.MAX_BATCH)
-    return [_usage_record(one, f"records[{place}]") for place, one in enumerate(records)]
-
-
-def _usage_record(said: gateway_pb2.UsageRecord, where: str) -> usage.UsageRecord:
-    record = usage.UsageRecord(
-        request_id=said.request_id,
-        key_id=text(said.key_id),
-        organization_id=text(said.organization_id),
-        model=text(said.model, usage.MAX_TEXT),
-        worker_id=text(said.worker_id),
-        node_id=text(said.node_id),
-        outcome=_OUTCOMES.get(said.outcome, usage.UsageOutcome.FAILED),
-        started_at=_moment(said.started_at, f"{where}.started_at"),
-        duration_ms=_count(said.duration_ms),
-        streamed=said.streamed,
-        status=said.status if 100 <= said.status <= 599 else 0,
-        first_token_ms=_count(said.first_token_ms) if said.HasField("first_token_ms") else None,
-        prompt_tokens=_count(said.prompt_tokens) if said.HasField("prompt_tokens") else None,
-        completion_tokens=_count(said.completion_tokens) if said.HasField("completion_tokens") else None,
-        cached_tokens=_count(said.cached_tokens) if said.HasField("cached_tokens") else None,
-    )
-    try:
-        usage.check(record)
-    except InvalidInput as exc:
-        raise InvalidInput(f"{where}.{exc.field}", exc.problem) from exc
-    return record
 
 
 def _host_sample(said: machine_pb2.HostSample) -> HostSample:
@@ -209,10 +168,3 @@ def _at_most(field: str, count: int, most: int) -> None:
 def _each_once(said: Iterable[Any], key: str) -> list[Any]:
     """The last of each: a node that says two things of one worker means the later."""
     return list({getattr(one, key): one for one in said}.values())
-
-
-def _moment(said: Timestamp, field: str) -> datetime:
-    try:
-        return said.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise InvalidInput(field, "not a moment between the years 1 and 9999") from None

@@ -1,6 +1,4 @@
-"""Core values → protobuf: what nodes, gateways and operators are told. With ``convert_in``, the only file that
-knows both.
-"""
+"""Core values → protobuf: what nodes and operators are told. Only the files ``convert_*`` know both."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -20,21 +18,29 @@ from control_plane.core.fleet import (
     WorkerReport,
 )
 from control_plane.core.model import Assignment, Deployment, Model
-from control_plane.core.snapshot import Snapshot
+from control_plane.core.projects import Project
+from control_plane.rpc.convert_limits import (
+    adapters_out,
+    key_policy_out,
+    limits_out,
+    price_out,
+    routing_policy_out,
+)
+from control_plane.store.ledger import Spent
 from mesh.admin.v1 import (
     api_key_pb2,
     deployment_pb2,
     join_token_pb2,
     model_pb2,
     organization_pb2,
+    project_pb2,
 )
 from mesh.admin.v1 import node_pb2 as admin_node_pb2
-from mesh.gateway.v1 import gateway_pb2
 from mesh.kit.ids import NodeId
 from mesh.node.v1 import node_pb2
 from mesh.types.v1 import machine_pb2, worker_pb2
 
-_PHASES = {phase: f"WORKER_PHASE_{phase.name}" for phase in WorkerPhase}
+PHASES = {phase: f"WORKER_PHASE_{phase.name}" for phase in WorkerPhase}
 _STATES = {state: f"NODE_STATE_{state.name}" for state in NodeState}
 
 
@@ -71,43 +77,7 @@ def _worker_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
         memory_bytes=spec.memory_bytes,
         gpu_uuids=spec.gpu_uuids,
         spec_hash=spec.spec_hash,
-    )
-
-
-def snapshot(value: Snapshot, *, pepper: bytes) -> gateway_pb2.Snapshot:
-    """What gateways work from."""
-    return gateway_pb2.Snapshot(
-        revision=value.revision,
-        key_pepper=pepper,
-        api_keys=[
-            gateway_pb2.ApiKey(
-                key_id=key.key_id,
-                secret_mac=key.secret_mac,
-                organization_id=key.organization_id,
-                expires_at=timestamp(key.expires_at),
-            )
-            for key in value.api_keys
-        ],
-        models=[
-            gateway_pb2.Model(
-                name=model.name,
-                created_at=timestamp(model.created_at),
-                context_length=model.context_length,
-                routes=[
-                    gateway_pb2.Route(
-                        worker_id=route.worker_id,
-                        node_id=route.node_id,
-                        deployment_id=route.deployment_id,
-                        engine=route.engine,
-                        slots=route.slots,
-                        phase=_PHASES[route.phase],
-                    )
-                    for route in model.routes
-                ],
-            )
-            for model in value.models
-        ],
-        revoked_nodes=value.revoked_nodes,
+        adapters=adapters_out(spec.adapters),
     )
 
 
@@ -126,6 +96,22 @@ def api_key(value: ApiKey) -> api_key_pb2.ApiKey:
         name=value.name,
         created_at=timestamp(value.created_at),
         expires_at=timestamp(value.expires_at),
+        project_id=value.project_id or "",
+        policy=key_policy_out(value.policy),
+        prefix=value.prefix,
+    )
+
+
+def project(value: Project, spent: Spent) -> project_pb2.Project:
+    """A project with what was charged to it, as operators see it."""
+    return project_pb2.Project(
+        project_id=value.project_id,
+        organization_id=value.organization_id,
+        name=value.name,
+        created_at=timestamp(value.created_at),
+        limits=limits_out(value.limits),
+        charged_tokens=spent.tokens,
+        charged_money=spent.money,
     )
 
 
@@ -152,6 +138,9 @@ def model(value: Model) -> model_pb2.Model:
         vram_bytes=value.vram_bytes,
         gpu_count=value.gpu_count,
         created_at=timestamp(value.created_at),
+        aliases=value.aliases,
+        price=price_out(value.price),
+        adapters=adapters_out(value.adapters),
     )
 
 
@@ -169,6 +158,8 @@ def deployment(
         created_at=timestamp(value.created_at),
         workers=[_worker(one) if one.node_id in online else _out_of_sight(one) for one in placed],
         pending_reason=value.pending_reason,
+        policy=routing_policy_out(value.policy),
+        pass_through=value.pass_through,
     )
 
 
@@ -176,7 +167,7 @@ def _worker(value: Assignment) -> deployment_pb2.Worker:
     return deployment_pb2.Worker(
         worker_id=value.worker_id,
         node_id=value.node_id,
-        phase=_PHASES[value.phase],
+        phase=PHASES[value.phase],
         progress_percent=value.progress_percent,
         detail=value.detail,
     )
@@ -186,7 +177,7 @@ def _out_of_sight(value: Assignment) -> deployment_pb2.Worker:
     return deployment_pb2.Worker(
         worker_id=value.worker_id,
         node_id=value.node_id,
-        phase=_PHASES[WorkerPhase.PENDING],
+        phase=PHASES[WorkerPhase.PENDING],
         detail="its node is not connected",
     )
 
@@ -244,13 +235,14 @@ def _worker_status(value: WorkerReport) -> worker_pb2.WorkerStatus:
     return worker_pb2.WorkerStatus(
         worker_id=value.worker_id,
         spec_hash=value.spec_hash,
-        phase=_PHASES[value.phase],
+        phase=PHASES[value.phase],
         progress_percent=value.progress_percent,
         detail=value.detail,
         starts=value.starts,
         adopted=value.adopted,
         requests_running=value.requests_running,
         requests_waiting=value.requests_waiting,
+        kv_cache_usage=value.kv_cache_usage,
     )
 
 

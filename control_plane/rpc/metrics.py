@@ -45,7 +45,7 @@ class Metrics:
         )
         for outcome in ("sent", "too_large"):
             self._snapshots.labels(outcome)
-        for method in ("Connect", "WatchSnapshot"):
+        for method in ("Connect", "WatchSnapshot", "WatchLoad"):
             self._streams.labels(method)
         for outcome in ("joined", "refused", "limited"):
             self._joins.labels(outcome)

@@ -11,6 +11,7 @@ from control_plane.rpc.admin_join_tokens import JoinTokenService
 from control_plane.rpc.admin_models import ModelService
 from control_plane.rpc.admin_nodes import NodeAdminService
 from control_plane.rpc.admin_organizations import OrganizationService
+from control_plane.rpc.admin_projects import ProjectService
 from control_plane.rpc.desk import Desk
 from control_plane.rpc.enroll_service import EnrollService, Enrolment
 from control_plane.rpc.gateway_service import GatewayLink
@@ -27,6 +28,7 @@ from mesh.admin.v1 import (
     join_token_pb2_grpc,
     model_pb2_grpc,
     organization_pb2_grpc,
+    project_pb2_grpc,
 )
 from mesh.admin.v1 import node_pb2_grpc as admin_node_pb2_grpc
 from mesh.enroll.v1 import enroll_pb2_grpc
@@ -76,6 +78,7 @@ def services(parts: Parts) -> Mapping[str, Services]:
         tokens = JoinTokenService(desk, parts.pepper, pin_of(parts.authority.root), parts.enroll_endpoint)
         organization_pb2_grpc.add_OrganizationServiceServicer_to_server(OrganizationService(desk), server)
         api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server(ApiKeyService(desk, parts.pepper), server)
+        project_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectService(desk), server)
         join_token_pb2_grpc.add_JoinTokenServiceServicer_to_server(tokens, server)
         admin_node_pb2_grpc.add_NodeServiceServicer_to_server(NodeAdminService(desk), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(desk), server)

@@ -5,11 +5,12 @@ from typing import Any
 
 from control_plane.core.desired import DesiredState, Hub, WorkerSpec, make_spec
 from control_plane.core.fleet import WorkerPhase
-from control_plane.core.model import Assignment
+from control_plane.core.model import Assignment, Engine
 from control_plane.core.placement import Plan
 from control_plane.store import deployments, models
 from control_plane.store.changes import desired_changed, lock_placement, snapshot_changed
 from control_plane.store.db import Db
+from control_plane.store.models import adapters_of
 from mesh.kit.errors import NotFound
 from mesh.kit.ids import NodeId, WorkerId, uuid7
 
@@ -35,7 +36,9 @@ UPDATE deployments AS d
 _REVISION = "SELECT desired_revision FROM nodes WHERE node_id = $1"
 _SPECS = """
 SELECT a.worker_id, a.deployment_id, a.gpu_uuids, a.spec_hash, d.engine, d.slots,
-       m.name, m.source, m.context_length, m.memory_bytes, m.gpu_count
+       m.name, m.source, m.context_length, m.memory_bytes, m.gpu_count,
+       ARRAY(SELECT ARRAY[n.name, n.source] FROM model_names AS n
+              WHERE n.model_id = m.model_id AND n.kind = 'adapter' ORDER BY n.name COLLATE "C") AS adapters
   FROM assignments AS a
   JOIN deployments AS d USING (deployment_id)
   JOIN models AS m USING (model_id)
@@ -118,6 +121,7 @@ def _spec(row: Any) -> WorkerSpec:
         memory_bytes=0 if row["gpu_count"] else row["memory_bytes"],
         gpu_uuids=tuple(row["gpu_uuids"]),
         spec_hash=row["spec_hash"],
+        adapters=adapters_of(row) if Engine(row["engine"]).serves_adapters else (),
     )
 
 

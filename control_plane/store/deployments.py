@@ -1,10 +1,11 @@
 """Questions about deployments. Placing their replicas is the placer's duty; here it only hears that it should."""
 
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 
-from control_plane.core.model import Deployment, Engine
+from control_plane.core.model import Deployment, Engine, RoutingPolicy
 from control_plane.store.changes import (
     desired_changed,
     lock_placement,
@@ -15,8 +16,8 @@ from control_plane.store.db import Db
 from mesh.kit.errors import AlreadyExists, NotFound
 
 _RECORD = """
-INSERT INTO deployments (deployment_id, name, model_id, engine, replicas, slots, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO deployments (deployment_id, name, model_id, engine, replicas, slots, created_at, policy, pass_through)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 _FIND = """
 SELECT d.*, m.name AS model_name
@@ -31,6 +32,9 @@ SELECT d.*, m.name AS model_name
  ORDER BY d.name
 """
 _NODES = "SELECT DISTINCT node_id FROM assignments WHERE deployment_id = $1"
+_UPDATE = """
+UPDATE deployments SET policy = COALESCE($2, policy), pass_through = $3 WHERE deployment_id = $1 RETURNING policy
+"""
 _DELETE = "DELETE FROM deployments WHERE deployment_id = $1"
 
 
@@ -46,6 +50,8 @@ async def record(db: Db, deployment: Deployment) -> None:
             deployment.replicas,
             deployment.slots,
             deployment.created_at,
+            deployment.policy,
+            deployment.pass_through,
         )
     except asyncpg.UniqueViolationError as exc:
         raise AlreadyExists("deployment", deployment.name) from exc
@@ -66,6 +72,17 @@ async def get(db: Db, id_or_name: str) -> Deployment:
 async def list_(db: Db) -> list[Deployment]:
     """All of them, by name."""
     return [_deployment(row) for row in await db.fetch(_LIST)]
+
+
+async def update(
+    db: Db, found: Deployment, *, policy: RoutingPolicy | None, pass_through: tuple[str, ...]
+) -> Deployment:
+    """Its requests are routed so from now on (None: as before); its workers stay. NotFound when it is gone."""
+    row = await db.fetchrow(_UPDATE, found.deployment_id, policy, pass_through)
+    if row is None:
+        raise NotFound("deployment", found.name)
+    await snapshot_changed(db)
+    return replace(found, policy=RoutingPolicy(row["policy"]), pass_through=pass_through)
 
 
 async def delete(db: Db, id_or_name: str) -> Deployment:
@@ -90,4 +107,6 @@ def _deployment(row: Any) -> Deployment:
         slots=row["slots"],
         created_at=row["created_at"],
         pending_reason=row["pending_reason"],
+        policy=RoutingPolicy(row["policy"]),
+        pass_through=tuple(row["pass_through"]),
     )

@@ -19,7 +19,7 @@ SELECT organization_id, name, created_at
 _LIST = "SELECT organization_id, name, created_at FROM organizations ORDER BY name"
 _DELETE = "DELETE FROM organizations WHERE organization_id = $1"
 
-_OWNED = {"api_keys": "an API key", "nodes": "a node"}
+_OWNED = {"api_keys": "an API key", "nodes": "a node", "projects": "a project"}
 
 
 async def record(db: Db, organization: Organization) -> None:
@@ -44,7 +44,7 @@ async def list_(db: Db) -> list[Organization]:
 
 
 async def delete(db: Db, id_or_name: str) -> Organization:
-    """Remove it, and its join tokens with it; InUse while it has keys or nodes."""
+    """Remove it, and its join tokens with it; InUse while it has keys, projects or nodes."""
     found = await get(db, id_or_name)
     try:
         await db.execute(_DELETE, found.organization_id)

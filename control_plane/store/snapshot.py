@@ -3,27 +3,26 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from control_plane.core import capability
 from control_plane.core.fleet import WorkerPhase
-from control_plane.core.snapshot import KeyEntry, ModelEntry, Route, Snapshot
+from control_plane.core.snapshot import KeyEntry, Peer, Route, Snapshot, model_entries
+from control_plane.store import api_keys, deployments, gateways, models, projects
 from control_plane.store.db import Db
 
 CLOCKS = timedelta(days=1)  # an ended certificate stays named this long, for gateways whose clock is behind
 
 _REVISION = "SELECT snapshot_revision FROM revisions"
-_KEYS = """
-SELECT key_id, secret_mac, organization_id, expires_at
+_KEYS = f"""
+SELECT key_id, secret_mac, organization_id, expires_at, project_id, {api_keys.POLICY}
   FROM api_keys
  WHERE expires_at IS NULL OR expires_at > $1
  ORDER BY key_id
-"""
-_MODELS = """
-SELECT m.model_id, m.name, m.created_at, m.context_length
-  FROM models AS m
- WHERE EXISTS (SELECT FROM deployments AS d WHERE d.model_id = m.model_id)
- ORDER BY m.name
-"""
+"""  # noqa: S608 - names of columns
 _ROUTES = """
-SELECT d.model_id, a.worker_id, a.node_id, a.deployment_id, d.engine, d.slots, a.phase
+SELECT a.worker_id, a.node_id, a.deployment_id, d.engine, d.slots, a.phase,
+       ARRAY(SELECT gpu.card ->> 'name'
+               FROM nodes AS n, jsonb_array_elements(n.hardware -> 'gpus') AS gpu (card)
+              WHERE n.node_id = a.node_id AND gpu.card ->> 'uuid' = ANY (a.gpu_uuids)) AS gpu_names
   FROM assignments AS a
   JOIN deployments AS d USING (deployment_id)
  ORDER BY a.worker_id
@@ -51,21 +50,26 @@ async def load(db: Db, *, now: datetime) -> Snapshot:
         at = await revision(db)
         routes: dict[str, list[Route]] = {}
         for row in await db.fetch(_ROUTES):
-            routes.setdefault(row["model_id"], []).append(_route(row))
+            routes.setdefault(row["deployment_id"], []).append(_route(row))
         return Snapshot(
             revision=at,
             api_keys=tuple(_key(row) for row in await db.fetch(_KEYS, now)),
-            models=tuple(_model(row, routes.get(row["model_id"], [])) for row in await db.fetch(_MODELS)),
+            models=model_entries(await models.list_(db), await deployments.list_(db), routes),
             revoked_nodes=tuple(row["id"] for row in await db.fetch(_REVOKED, now - CLOCKS)),
+            projects=tuple(await projects.list_(db)),
+            peers=tuple(Peer(one.hub_id, one.peer_endpoint, one.server_name) for one in await gateways.list_(db)),
         )
 
 
 def _key(row: Any) -> KeyEntry:
-    return KeyEntry(row["key_id"], row["secret_mac"], row["organization_id"], row["expires_at"])
-
-
-def _model(row: Any, routes: list[Route]) -> ModelEntry:
-    return ModelEntry(row["name"], row["created_at"], row["context_length"], tuple(routes))
+    return KeyEntry(
+        key_id=row["key_id"],
+        secret_mac=row["secret_mac"],
+        organization_id=row["organization_id"],
+        expires_at=row["expires_at"],
+        project_id=row["project_id"],
+        policy=api_keys.policy_of(row),
+    )
 
 
 def _route(row: Any) -> Route:
@@ -76,4 +80,5 @@ def _route(row: Any) -> Route:
         engine=row["engine"],
         slots=row["slots"],
         phase=WorkerPhase(row["phase"]),
+        weight=capability.weight(row["gpu_names"]),
     )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -134,9 +135,18 @@ async def test_a_deployment_reaches_the_placer_then_its_nodes(ear: Ear, pool: Po
 
 async def test_a_new_hub_reaches_every_node_with_one_hint(ear: Ear, pool: Pool) -> None:
     await make_online_node(pool)
-    assert await ear.during(lambda db: gateways.record_seen(db, GATEWAY, now=NOW)) == {HUBS}
+    assert await ear.during(lambda db: gateways.record_seen(db, GATEWAY, now=NOW)) == {HUBS, SNAPSHOT}
     assert await ear.during(lambda db: gateways.record_seen(db, GATEWAY, now=NOW)) == set()
-    assert await ear.during(lambda db: gateways.delete_silent(db, seen_before=later(days=1))) == {HUBS}
+    assert await ear.during(lambda db: gateways.delete_silent(db, seen_before=later(days=1))) == {HUBS, SNAPSHOT}
+
+
+async def test_a_gateway_that_only_its_peers_reach_elsewhere_is_told_to_gateways_alone(
+    ear: Ear, pool: Pool
+) -> None:
+    await ear.during(lambda db: gateways.record_seen(db, GATEWAY, now=NOW))
+    moved = replace(GATEWAY, peer_endpoint="127.0.0.1:7460")
+    assert await ear.during(lambda db: gateways.record_seen(db, moved, now=NOW)) == {SNAPSHOT}
+    assert await ear.during(lambda db: gateways.record_seen(db, moved, now=NOW)) == set()
 
 
 async def test_what_concerns_nobody_is_not_told(ear: Ear, pool: Pool) -> None:

@@ -132,3 +132,18 @@ async def test_a_database_ahead_of_the_code_is_left_alone(empty: Pool, folder: P
 def test_a_misnamed_file_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(migrate.BadMigration, match="must be called"):
         migrate.read(write(tmp_path, **{name: ""}))
+
+
+async def test_models_of_an_old_database_keep_their_names_to_themselves(empty: Pool, tmp_path: Path) -> None:
+    old = {path.stem: path.read_text() for path in sorted(migrate.FOLDER.glob("000[12]_*.sql"))}
+    await migrate.migrate(empty, folder=write(tmp_path, **old))
+    insert = (
+        "INSERT INTO models"
+        " (model_id, name, source, context_length, memory_bytes, vram_bytes, gpu_count, created_at)"
+        " VALUES ('m1', 'small', 'file:///m', 4096, 1, 0, 0, now())"
+    )
+    async with empty.acquire() as db:
+        await db.execute(insert)
+    assert (await migrate.migrate(empty))[0].startswith("0003_pre_")
+    async with empty.acquire() as db:
+        assert await db.fetchrow("SELECT name, model_id, kind FROM model_names") == ("small", "m1", "name")

@@ -43,7 +43,20 @@ async def keep(pool: Pool, *records: UsageRecord) -> list[str]:
 
 
 async def test_records_are_kept_as_they_came(pool: Pool) -> None:
-    whole = a_record(started_at=NOW + timedelta(microseconds=123456))
+    whole = a_record(
+        started_at=NOW + timedelta(microseconds=123456),
+        project_id="p1",
+        deployment_id="d1",
+        endpoint="chat",
+        reserved_tokens=40,
+        reserved_money=123_456_789_012,
+        charged_tokens=30,
+        charged_money=1,
+        estimated=True,
+        queue_ms=7,
+        inter_token_us=20_000,
+        continuations=1,
+    )
     bare = a_record(
         started_at=later(seconds=1),
         outcome=UsageOutcome.INTERRUPTED,

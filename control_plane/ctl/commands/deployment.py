@@ -4,7 +4,7 @@ import click
 
 from control_plane.ctl import limits, output, progress
 from control_plane.ctl.admin import Admin
-from control_plane.ctl.commands.phases import phase_of
+from control_plane.ctl.commands.phases import POLICIES, phase_of, policy_of, word_for_policy
 from control_plane.ctl.invocation import (
     Invocation,
     confirm,
@@ -28,6 +28,14 @@ timeout_option = click.option(
 )
 
 
+pass_through_option = click.option(
+    "--pass-through",
+    type=limits.PATH,
+    multiple=True,
+    help="A further path of the engine that clients may use, e.g. /v1/audio/speech; repeatable.",
+)
+
+
 @deployment.command("create")
 @click.argument("name", type=limits.NAME, required=False)
 @click.option("--model", "-m", type=limits.REFERENCE, required=True, help="What to serve: id or name.")
@@ -36,6 +44,10 @@ timeout_option = click.option(
 @click.option(
     "--engine", type=limits.REFERENCE, default="llamacpp", show_default=True, help="What runs the model."
 )
+@click.option(
+    "--policy", type=click.Choice(POLICIES), default="balanced", show_default=True, help="How a worker is chosen."
+)
+@pass_through_option
 @click.option("--wait", is_flag=True, help="Return when all its workers answer requests.")
 @timeout_option
 @json_option
@@ -48,13 +60,21 @@ def create(
     replicas: int,
     slots: int,
     engine: str,
+    policy: str,
+    pass_through: tuple[str, ...],
     wait: bool,
     timeout: int,
     as_json: bool,
 ) -> None:
     """Deploy a model; NAME is the model's unless given."""
     request = pb.CreateDeploymentRequest(
-        name=name or "", model=model, engine=engine, replicas=replicas, slots=slots
+        name=name or "",
+        model=model,
+        engine=engine,
+        replicas=replicas,
+        slots=slots,
+        policy=policy_of(policy),
+        pass_through=pass_through,
     )
 
     async def make(admin: Admin) -> pb.Deployment:
@@ -117,6 +137,24 @@ def get(invocation: Invocation, deployment: str, as_json: bool) -> None:
     _show(found, invocation, as_json=as_json)
 
 
+@deployment.command("update")
+@click.argument("deployment", type=limits.REFERENCE)
+@click.option("--policy", type=click.Choice(POLICIES), help="How a worker is chosen; without it, as before.")
+@pass_through_option
+@json_option
+@connection_options
+@pass_invocation
+def update(
+    invocation: Invocation, deployment: str, policy: str | None, pass_through: tuple[str, ...], as_json: bool
+) -> None:
+    """Route DEPLOYMENT (id or name) so from now on; paths not given here are closed. Its workers stay."""
+    request = pb.UpdateDeploymentRequest(
+        deployment=deployment, policy=policy_of(policy) if policy else None, pass_through=pass_through
+    )
+    changed = invocation.admin(lambda admin: admin.call(request, pb.UpdateDeploymentResponse)).deployment
+    _show(changed, invocation, as_json=as_json)
+
+
 @deployment.command("delete")
 @click.argument("deployment", type=limits.REFERENCE)
 @yes_option
@@ -155,6 +193,8 @@ def _show(one: pb.Deployment, invocation: Invocation, *, as_json: bool) -> None:
             ("engine", one.engine),
             ("ready", f"{progress.ready_count(one)} of {one.replicas}"),
             ("slots", str(one.slots)),
+            ("policy", word_for_policy(one.policy)),
+            ("pass-through", ", ".join(one.pass_through)),
             ("pending", one.pending_reason),
             ("created", output.ago(one, "created_at", invocation.clock.now())),
         )

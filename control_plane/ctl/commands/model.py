@@ -1,5 +1,8 @@
 """meshctl model: what can be deployed."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
 from control_plane.ctl import limits, output
@@ -12,6 +15,35 @@ from control_plane.ctl.invocation import (
     yes_option,
 )
 from mesh.admin.v1 import model_pb2 as pb
+from mesh.gateway.v1 import gateway_pb2
+from mesh.types.v1 import worker_pb2
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def naming_options(command: Command) -> Command:
+    """Add the options for what a model is called and what it costs."""
+    for option in (
+        click.option(
+            "--price-completion", type=limits.PRICE, default=0, help="EUR for a million tokens of answers."
+        ),
+        click.option(
+            "--price-cached",
+            type=limits.PRICE,
+            default=0,
+            help="EUR for a million prompt tokens that were cached.",
+        ),
+        click.option("--price-prompt", type=limits.PRICE, default=0, help="EUR for a million prompt tokens."),
+        click.option(
+            "--alias",
+            "aliases",
+            type=limits.MODEL_NAME,
+            multiple=True,
+            help="Another name clients may ask for; repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -25,7 +57,7 @@ def model() -> None:
     "--source",
     type=limits.SOURCE,
     required=True,
-    help="Where the weights are: package:PYTHON_PACKAGE/FILE or file:///ABSOLUTE/PATH.",
+    help="package:PYTHON_PACKAGE/FILE, file:///ABSOLUTE/PATH, or simulator:KEY=VALUE,… for no weights at all.",
 )
 @click.option("--context-length", type=limits.CONTEXT_LENGTH, default=4096, show_default=True, help="Tokens.")
 @click.option(
@@ -35,18 +67,30 @@ def model() -> None:
     "--vram", type=limits.Size(), help="Video memory a worker needs in all; without it, it runs on the CPU."
 )
 @click.option("--gpus", type=limits.GPU_COUNT, default=0, show_default=True, help="Accelerators a worker needs.")
+@naming_options
+@click.option(
+    "--adapter",
+    "adapters",
+    type=limits.NamedSource(),
+    multiple=True,
+    help="NAME=SOURCE of an adapter (LoRA) to serve beside it; repeatable.",
+)
 @json_option
 @connection_options
 @pass_invocation
 def create(
     invocation: Invocation,
+    /,
     name: str,
     source: str,
     context_length: int,
     memory: int,
     vram: int | None,
     gpus: int,
+    adapters: tuple[tuple[str, str], ...],
     as_json: bool,
+    aliases: tuple[str, ...],
+    **prices: int,
 ) -> None:
     """Make the model NAME; it is what clients ask for."""
     request = pb.CreateModelRequest(
@@ -56,12 +100,12 @@ def create(
         memory_bytes=memory,
         vram_bytes=vram or 0,
         gpu_count=gpus,
+        aliases=aliases,
+        price=_price(**prices),
+        adapters=[worker_pb2.Adapter(name=one, source=where) for one, where in adapters],
     )
     made = invocation.admin(lambda admin: admin.call(request, pb.CreateModelResponse)).model
-    if as_json:
-        output.show_json(made)
-    else:
-        _show(made, invocation)
+    _show(made, invocation, as_json=as_json)
 
 
 @model.command("list")
@@ -90,10 +134,20 @@ def get(invocation: Invocation, model: str, as_json: bool) -> None:
     """Show MODEL (id or name)."""
     request = pb.GetModelRequest(model=model)
     found = invocation.admin(lambda admin: admin.call(request, pb.GetModelResponse)).model
-    if as_json:
-        output.show_json(found)
-    else:
-        _show(found, invocation)
+    _show(found, invocation, as_json=as_json)
+
+
+@model.command("update")
+@click.argument("model", type=limits.REFERENCE)
+@naming_options
+@json_option
+@connection_options
+@pass_invocation
+def update(invocation: Invocation, /, model: str, as_json: bool, aliases: tuple[str, ...], **prices: int) -> None:
+    """Replace aliases and prices of MODEL (id or name): what is not given here is gone."""
+    request = pb.UpdateModelRequest(model=model, aliases=aliases, price=_price(**prices))
+    changed = invocation.admin(lambda admin: admin.call(request, pb.UpdateModelResponse)).model
+    _show(changed, invocation, as_json=as_json)
 
 
 @model.command("delete")
@@ -119,7 +173,21 @@ def _needs(one: pb.Model) -> str:
     return f"{one.gpu_count} GPU, {output.size(one.vram_bytes)}"
 
 
-def _show(one: pb.Model, invocation: Invocation) -> None:
+def _price(*, price_prompt: int, price_cached: int, price_completion: int) -> gateway_pb2.Price:
+    return gateway_pb2.Price(prompt=price_prompt, cached=price_cached, completion=price_completion)
+
+
+def _costs(price: gateway_pb2.Price) -> str:
+    if not (price.prompt or price.cached or price.completion):
+        return "nothing"
+    parts = (("prompt", price.prompt), ("cached", price.cached), ("completion", price.completion))
+    return ", ".join(f"{name} {output.euros(nano)}" for name, nano in parts) + " EUR for a million tokens"
+
+
+def _show(one: pb.Model, invocation: Invocation, *, as_json: bool) -> None:
+    if as_json:
+        output.show_json(one)
+        return
     output.show_facts(
         (
             ("name", one.name),
@@ -127,6 +195,9 @@ def _show(one: pb.Model, invocation: Invocation) -> None:
             ("source", one.source),
             ("context", f"{one.context_length} tokens"),
             ("needs", _needs(one)),
+            ("aliases", ", ".join(one.aliases)),
+            ("costs", _costs(one.price)),
+            ("adapters", ", ".join(f"{adapter.name} ({adapter.source})" for adapter in one.adapters)),
             ("created", output.ago(one, "created_at", invocation.clock.now())),
         )
     )

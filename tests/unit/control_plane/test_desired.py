@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.desired import DesiredState, WorkerSpec, make_spec, spec_hash
+from control_plane.core.desired import DesiredState, WorkerSpec, hub_id, make_spec, spec_hash
+from control_plane.core.model import Adapter, Engine
 from mesh.kit.ids import DeploymentId, WorkerId
 from tests.unit.control_plane.fleets import GIB, deployment, model
 
@@ -22,6 +23,7 @@ specs = st.builds(
     slots=sizes,
     memory_bytes=sizes,
     gpu_uuids=st.lists(texts, max_size=3).map(tuple),
+    adapters=st.lists(st.builds(Adapter, texts, texts), max_size=3).map(tuple),
 )
 
 
@@ -59,3 +61,21 @@ def test_a_cpu_worker_is_charged_with_host_memory_and_a_gpu_worker_with_none() -
 
 def test_a_new_node_should_run_nothing() -> None:
     assert DesiredState(1) == DesiredState(revision=1, workers=(), hubs=())
+
+
+def test_adapters_go_to_engines_that_can_serve_them_and_no_others() -> None:
+    base = replace(model(), adapters=(Adapter("fr", "simulator:seed=1"),))
+    plain = deployment("d", base)
+    able = replace(plain, engine=Engine.SIMULATOR)
+    specs = [make_spec(WorkerId("w"), deployment=one, model=base, gpu_uuids=()) for one in (plain, able)]
+    assert [one.adapters for one in specs] == [(), base.adapters]
+    assert all(one.spec_hash == spec_hash(one) for one in specs)
+
+
+@given(st.integers(0, 63), st.integers(0, 63))
+def test_each_process_of_a_gateway_is_a_hub_of_its_own(one: int, other: int) -> None:
+    assert (hub_id("gw-1", one) == hub_id("gw-1", other)) == (one == other)
+
+
+def test_the_first_process_is_called_as_its_gateway() -> None:
+    assert (hub_id("gw-1", 0), hub_id("gw-1", 3)) == ("gw-1", "gw-1~3")

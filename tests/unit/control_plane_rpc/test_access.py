@@ -6,7 +6,14 @@ import pytest
 
 from control_plane.rpc import access
 from control_plane.rpc.services import Parts, services
-from mesh.admin.v1 import api_key_pb2, deployment_pb2, join_token_pb2, model_pb2, organization_pb2
+from mesh.admin.v1 import (
+    api_key_pb2,
+    deployment_pb2,
+    join_token_pb2,
+    model_pb2,
+    organization_pb2,
+    project_pb2,
+)
 from mesh.admin.v1 import node_pb2 as admin_node_pb2
 from mesh.enroll.v1 import enroll_pb2
 from mesh.gateway.v1 import gateway_pb2
@@ -21,7 +28,15 @@ FILES = {
     "enroll": [enroll_pb2],
     "node": [node_pb2],
     "gateway": [gateway_pb2],
-    "admin": [organization_pb2, api_key_pb2, join_token_pb2, admin_node_pb2, model_pb2, deployment_pb2],
+    "admin": [
+        organization_pb2,
+        project_pb2,
+        api_key_pb2,
+        join_token_pb2,
+        admin_node_pb2,
+        model_pb2,
+        deployment_pb2,
+    ],
 }
 
 

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core import usage
 from control_plane.core.fleet import GpuSample, Node, NodeState, WorkerPhase
 from control_plane.rpc import convert_in, convert_out
-from mesh.gateway.v1 import gateway_pb2
 from mesh.kit.errors import InvalidInput
 from mesh.kit.ids import NodeId, OrganizationId
 from mesh.node.v1 import node_pb2
@@ -105,6 +103,7 @@ def test_what_was_not_said_is_absent() -> None:
     kept = convert_in.report(node_pb2.Report(workers=[worker_pb2.WorkerStatus(worker_id="w")]))
     assert (kept.agent_info, kept.host, kept.gpus) == (None, None, ())
     assert (kept.workers[0].requests_running, kept.workers[0].requests_waiting) == (None, None)
+    assert kept.workers[0].kv_cache_usage is None
     zero = worker_pb2.WorkerStatus(worker_id="w", requests_running=0)
     assert convert_in.workers([zero])[0].requests_running == 0
 
@@ -126,12 +125,14 @@ def test_texts_are_one_line_that_postgres_takes(said: str) -> None:
         starts=U32,
         requests_running=U32,
         requests_waiting=U32,
+        kv_cache_usage=FLOATS,
     )
 )
 def test_the_numbers_of_a_worker_fit_their_columns(said: worker_pb2.WorkerStatus) -> None:
     [kept] = convert_in.workers([said])
     assert kept.progress_percent <= 100
     assert max(kept.starts, kept.requests_running or 0, kept.requests_waiting or 0) <= MOST_32
+    assert 0 <= (kept.kv_cache_usage or 0) <= 1
 
 
 def test_every_phase_of_the_schema_is_a_phase_of_ours_and_an_unknown_one_is_pending() -> None:
@@ -166,70 +167,3 @@ def test_a_machine_with_too_many_accelerators_is_refused() -> None:
     said = machine_pb2.Hardware(gpus=[machine_pb2.Gpu(uuid=str(n)) for n in range(65)])
     with pytest.raises(InvalidInput, match=r"hardware\.gpus"):
         convert_in.hardware(said)
-
-
-@given(
-    st.builds(
-        gateway_pb2.UsageRecord,
-        request_id=st.just("01990000-0000-7000-8000-000000000000"),
-        key_id=st.text(),
-        model=st.text(),
-        outcome=st.integers(0, 99),
-        first_token_ms=st.none() | U32,
-        duration_ms=U32,
-        prompt_tokens=st.none() | U32,
-        completion_tokens=st.none() | U32,
-        cached_tokens=st.none() | U32,
-        status=U32,
-    )
-)
-def test_a_record_with_an_identity_can_always_be_kept(said: gateway_pb2.UsageRecord) -> None:
-    [kept] = convert_in.usage_records([said])
-    usage.check(kept)
-    assert (kept.prompt_tokens is None) == (not said.HasField("prompt_tokens"))
-
-
-def test_a_record_is_kept_as_it_was_said() -> None:
-    said = gateway_pb2.UsageRecord(
-        request_id="01990000-0000-7000-8000-000000000000",
-        key_id="k",
-        organization_id="o",
-        model="m",
-        worker_id="w",
-        node_id="n",
-        outcome=gateway_pb2.USAGE_OUTCOME_CANCELLED,
-        first_token_ms=7,
-        duration_ms=9,
-        prompt_tokens=1,
-        completion_tokens=2,
-        cached_tokens=3,
-        streamed=True,
-        status=499,
-    )
-    said.started_at.FromDatetime(datetime(2026, 11, 23, tzinfo=UTC))
-    assert convert_in.usage_records([said]) == [
-        usage.UsageRecord(
-            request_id=said.request_id,
-            key_id="k",
-            organization_id="o",
-            model="m",
-            worker_id="w",
-            node_id="n",
-            outcome=usage.UsageOutcome.CANCELLED,
-            started_at=datetime(2026, 11, 23, tzinfo=UTC),
-            duration_ms=9,
-            streamed=True,
-            status=499,
-            first_token_ms=7,
-            prompt_tokens=1,
-            completion_tokens=2,
-            cached_tokens=3,
-        )
-    ]
-
-
-def test_every_outcome_of_the_schema_is_an_outcome_of_ours() -> None:
-    for name, number in gateway_pb2.UsageOutcome.items():
-        said = gateway_pb2.UsageRecord(request_id="01990000-0000-7000-8000-000000000000", outcome=number)
-        [kept] = convert_in.usage_records([said])
-        assert kept.outcome.name == (name.removeprefix("USAGE_OUTCOME_") if number else "FAILED")

@@ -1,7 +1,6 @@
 """A control plane's admin API over real gRPC and mTLS, its rows in memory. It refuses as the real one refuses."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,53 +19,17 @@ from mesh.admin.v1 import (
     node_pb2_grpc,
     organization_pb2,
     organization_pb2_grpc,
+    project_pb2,
+    project_pb2_grpc,
 )
 from mesh.types.v1.worker_pb2 import (
     WORKER_PHASE_READY,
     WORKER_PHASE_STARTING,
 )
 from pki import __main__ as pki_command
+from tests.unit.ctl.double_rows import Rows, refuse, stamp
 
 PIN = "sha256:" + "ab" * 32
-
-
-def refuse(context: grpc.ServicerContext, status: grpc.StatusCode, code: str, text: str) -> None:
-    context.set_trailing_metadata((("mesh-reason", code),))
-    context.abort(status, text)
-
-
-def stamp(message, field: str = "created_at") -> None:
-    getattr(message, field).FromDatetime(datetime.now(UTC))
-
-
-class Rows:
-    """What the double knows, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.organizations: dict[str, organization_pb2.Organization] = {}
-        self.keys: dict[str, api_key_pb2.ApiKey] = {}
-        self.tokens: dict[str, join_token_pb2.JoinToken] = {}
-        self.nodes: dict[str, node_pb2.Node] = {}
-        self.models: dict[str, model_pb2.Model] = {}
-        self.deployments: dict[str, deployment_pb2.Deployment] = {}
-        self.asked: list[object] = []
-        self.refuse_next: tuple[grpc.StatusCode, str, str] | None = None
-        # Each GetDeployment takes the next of these as the phases of its workers.
-        self.phases: list[list[tuple[int, int]]] = []
-
-    def saw(self, request: object, context: grpc.ServicerContext) -> None:
-        self.asked.append(request)
-        if self.refuse_next is not None:
-            refusal, self.refuse_next = self.refuse_next, None
-            refuse(context, *refusal)
-
-    @staticmethod
-    def find(rows: dict, kind: str, key: str, context: grpc.ServicerContext):
-        for row_id, row in rows.items():
-            if key in (row_id, getattr(row, "name", "")):
-                return row_id, row
-        refuse(context, grpc.StatusCode.NOT_FOUND, "not_found", f"no {kind} {key!r}")
-        raise AssertionError
 
 
 class Organizations(organization_pb2_grpc.OrganizationServiceServicer):
@@ -110,7 +73,10 @@ class Keys(api_key_pb2_grpc.ApiKeyServiceServicer):
         self.rows.saw(request, context)
         owner, _ = self.rows.find(self.rows.organizations, "organization", request.organization, context)
         key_id = uuid4().hex[:12]
-        made = api_key_pb2.ApiKey(key_id=key_id, organization_id=owner, name=request.name)
+        made = api_key_pb2.ApiKey(key_id=key_id, organization_id=owner, name=request.name, prefix=f"inv-{key_id}")
+        made.policy.CopyFrom(request.policy)
+        if request.project:
+            made.project_id = self.rows.find(self.rows.projects, "project", request.project, context)[0]
         stamp(made)
         self.rows.keys[key_id] = made
         return api_key_pb2.CreateApiKeyResponse(api_key=made, secret_key=f"inv-{key_id}-{'s' * 43}")
@@ -125,10 +91,53 @@ class Keys(api_key_pb2_grpc.ApiKeyServiceServicer):
             api_key=self.rows.find(self.rows.keys, "API key", request.key_id, context)[1]
         )
 
+    def UpdateApiKey(self, request, context):
+        self.rows.saw(request, context)
+        _, found = self.rows.find(self.rows.keys, "API key", request.key_id, context)
+        found.policy.CopyFrom(request.policy)
+        return api_key_pb2.UpdateApiKeyResponse(api_key=found)
+
     def DeleteApiKey(self, request, context):
         self.rows.saw(request, context)
         del self.rows.keys[self.rows.find(self.rows.keys, "API key", request.key_id, context)[0]]
         return api_key_pb2.DeleteApiKeyResponse()
+
+
+class Projects(project_pb2_grpc.ProjectServiceServicer):
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def _find(self, text, context):
+        return self.rows.find(self.rows.projects, "project", text.rpartition("/")[2], context)
+
+    def CreateProject(self, request, context):
+        self.rows.saw(request, context)
+        owner, _ = self.rows.find(self.rows.organizations, "organization", request.organization, context)
+        made = project_pb2.Project(
+            project_id=str(uuid4()), organization_id=owner, name=request.name, limits=request.limits
+        )
+        stamp(made)
+        self.rows.projects[made.project_id] = made
+        return project_pb2.CreateProjectResponse(project=made)
+
+    def ListProjects(self, request, context):
+        self.rows.saw(request, context)
+        return project_pb2.ListProjectsResponse(projects=self.rows.projects.values())
+
+    def GetProject(self, request, context):
+        self.rows.saw(request, context)
+        return project_pb2.GetProjectResponse(project=self._find(request.project, context)[1])
+
+    def UpdateProject(self, request, context):
+        self.rows.saw(request, context)
+        _, found = self._find(request.project, context)
+        found.limits.CopyFrom(request.limits)
+        return project_pb2.UpdateProjectResponse(project=found)
+
+    def DeleteProject(self, request, context):
+        self.rows.saw(request, context)
+        del self.rows.projects[self._find(request.project, context)[0]]
+        return project_pb2.DeleteProjectResponse()
 
 
 class Tokens(join_token_pb2_grpc.JoinTokenServiceServicer):
@@ -187,7 +196,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
 
     def CreateModel(self, request, context):
         self.rows.saw(request, context)
-        if not request.source.startswith(("package:", "file:///")):
+        if not request.source.startswith(("package:", "file:///", "simulator:")):
             text = 'source: must be "package:<python package>/<file>" or "file:///<absolute path>"'
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "invalid_input", text)
         made = model_pb2.Model(
@@ -198,6 +207,9 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             memory_bytes=request.memory_bytes,
             vram_bytes=request.vram_bytes,
             gpu_count=request.gpu_count,
+            aliases=request.aliases,
+            price=request.price,
+            adapters=request.adapters,
         )
         stamp(made)
         self.rows.models[made.model_id] = made
@@ -212,6 +224,13 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.GetModelResponse(
             model=self.rows.find(self.rows.models, "model", request.model, context)[1]
         )
+
+    def UpdateModel(self, request, context):
+        self.rows.saw(request, context)
+        _, found = self.rows.find(self.rows.models, "model", request.model, context)
+        found.aliases[:] = request.aliases
+        found.price.CopyFrom(request.price)
+        return model_pb2.UpdateModelResponse(model=found)
 
     def DeleteModel(self, request, context):
         self.rows.saw(request, context)
@@ -233,6 +252,8 @@ class Deployments(deployment_pb2_grpc.DeploymentServiceServicer):
             engine=request.engine,
             replicas=request.replicas,
             slots=request.slots,
+            policy=request.policy,
+            pass_through=request.pass_through,
         )
         stamp(made)
         self.rows.deployments[made.deployment_id] = made
@@ -256,6 +277,13 @@ class Deployments(deployment_pb2_grpc.DeploymentServiceServicer):
                     detail="loading weights" if phase == WORKER_PHASE_STARTING else "",
                 )
         return deployment_pb2.GetDeploymentResponse(deployment=found)
+
+    def UpdateDeployment(self, request, context):
+        self.rows.saw(request, context)
+        _, found = self.rows.find(self.rows.deployments, "deployment", request.deployment, context)
+        found.policy = request.policy or found.policy
+        found.pass_through[:] = request.pass_through
+        return deployment_pb2.UpdateDeploymentResponse(deployment=found)
 
     def DeleteDeployment(self, request, context):
         self.rows.saw(request, context)
@@ -284,6 +312,7 @@ class AdminDouble:
         self.server = grpc.server(ThreadPoolExecutor(4))
         organization_pb2_grpc.add_OrganizationServiceServicer_to_server(Organizations(self.rows), self.server)
         api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server(Keys(self.rows), self.server)
+        project_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(self.rows), self.server)
         join_token_pb2_grpc.add_JoinTokenServiceServicer_to_server(Tokens(self.rows), self.server)
         node_pb2_grpc.add_NodeServiceServicer_to_server(Nodes(self.rows), self.server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.rows), self.server)

@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from control_plane.core import bounds
+from control_plane.core.limits import SCOPES
 from control_plane.ctl import limits
 from control_plane.ctl.admin import path_of
-from mesh.admin.v1 import api_key_pb2, deployment_pb2, join_token_pb2, model_pb2, node_pb2, organization_pb2
+from mesh.admin.v1 import (
+    api_key_pb2,
+    deployment_pb2,
+    join_token_pb2,
+    model_pb2,
+    node_pb2,
+    organization_pb2,
+    project_pb2,
+)
 from pki import __main__ as pki_command
 from tests.unit.ctl.conftest import Meshctl
 from tests.unit.ctl.double import AdminDouble, make_identities
@@ -27,6 +36,23 @@ BAD = {
     ("key", "create", "k", "-o", "demo", "--ttl", "soon"): "'soon' is not a duration",
     ("key", "create", "k", "-o", "demo", "--ttl", "4000d"): "1s to 3650d, not 4000d",
     ("key", "create", "a\x1b[2J", "-o", "demo"): "printable characters",
+    ("key", "create", "k", "-o", "demo", "--scope", "everything"): "'everything' is not one of 'chat'",
+    ("key", "create", "k", "-o", "demo", "--rpm", "-1"): "-1 is not in the range 0<=x<=1000000000",
+    ("key", "create", "k", "-o", "demo", "--weight", "0"): "0 is not in the range 1<=x<=1000",
+    ("key", "create", "k", "-o", "demo", "--priority", "top"): "'top' is not one of 'low', 'normal', 'high'",
+    ("key", "update", "k", "--eur-per-day", "1e3"): "'1e3' is not an amount",
+    ("key", "update", "k", "--eur-per-day", "0.0000000001"): "at most 9 decimals",
+    ("key", "update", "k", "--eur-per-month", "1000000001"): "0 to 1000000000, not 1000000001",
+    ("key", "update", "k", "--allow-model", "a b"): "letters, digits",
+    ("project", "create", "p"): "--organization",
+    ("project", "create", "a/b", "-o", "demo"): "letters, digits",
+    ("project", "update", "demo/p", "--tpm", "lots"): "'lots' is not a valid integer",
+    ("model", "create", "m", "--source", "file:///x", "--adapter", "fr"): "'fr' is not NAME=SOURCE",
+    ("model", "create", "m", "--source", "file:///x", "--adapter", "a b=file:///x"): "letters, digits",
+    ("model", "update", "m", "--price-prompt", "free"): "'free' is not an amount",
+    ("model", "update", "m", "--price-cached", "1000001"): "0 to 1000000, not 1000001",
+    ("deployment", "create", "--model", "m", "--policy", "best"): "'best' is not one of 'balanced'",
+    ("deployment", "update", "d", "--pass-through", "/v1/a?b"): "letters, digits",
     ("token", "create", "-o", "demo", "--ttl", "25h"): "1s to 24h, not 25h",
     ("token", "create", "-o", "demo", "--ttl", "0"): "1s to 24h, not 0",
     ("token", "create", "-o", "demo", "--uses", "51"): "51 is not in the range 1<=x<=50",
@@ -74,6 +100,14 @@ def test_the_limits_typed_are_those_of_the_server() -> None:
     assert limits.GPU_COUNT.max == bounds.GPUS_MAX
     assert limits.REPLICAS.max == bounds.REPLICAS_MAX
     assert limits.SLOTS.max == bounds.SLOTS_MAX
+    assert limits.PROJECT.longest == bounds.PROJECT_LOOKUP_MAX
+    assert limits.WEIGHT.max == bounds.WEIGHT_MAX
+    assert limits.REQUESTS.max == bounds.REQUESTS_MAX
+    assert limits.TOKENS.max == bounds.TOKENS_MAX
+    assert limits.MONEY.most * limits.NANO == bounds.MONEY_MAX
+    assert limits.PRICE.most * limits.NANO == bounds.PRICE_MAX
+    assert limits.PATH.longest == bounds.PATH_MAX
+    assert tuple(limits.SCOPE.choices) == SCOPES
 
 
 def test_a_command_without_a_verb_shows_its_help_and_succeeds(bare: Meshctl) -> None:
@@ -201,7 +235,8 @@ def test_a_delete_asks_a_person_and_nobody_else(
 
 
 def test_every_method_of_the_admin_api_is_found_by_its_request() -> None:
-    for module in (api_key_pb2, deployment_pb2, join_token_pb2, model_pb2, node_pb2, organization_pb2):
+    modules = (api_key_pb2, deployment_pb2, join_token_pb2, model_pb2, node_pb2, organization_pb2, project_pb2)
+    for module in modules:
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 request = getattr(module, method.input_type.name)()

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from mesh.admin.v1 import deployment_pb2, join_token_pb2, model_pb2, node_pb2
+from mesh.gateway.v1 import gateway_pb2
 from mesh.types.v1.worker_pb2 import WORKER_PHASE_FAILED
 from tests.unit.ctl.conftest import Meshctl
 from tests.unit.ctl.double import LOADING, PIN, READY, AdminDouble
@@ -36,7 +37,7 @@ def test_an_organization_is_made_listed_shown_and_deleted(meshctl: Meshctl) -> N
 
 
 def test_an_empty_table_says_what_to_do_and_leaves_stdout_empty(meshctl: Meshctl) -> None:
-    for things in ("organization", "key", "token", "node", "model", "deployment"):
+    for things in ("organization", "project", "key", "token", "node", "model", "deployment"):
         listed = meshctl(things, "list")
         assert listed.code == 0
         assert listed.out == ""
@@ -51,7 +52,9 @@ def test_a_key_is_shown_once_and_alone_on_stdout(demo: Meshctl) -> None:
     secret = made.out.strip().split("-")[2]
     assert secret not in demo("key", "list").out
     assert secret not in demo("key", "list", "--json").out
-    assert demo("key", "list").out.splitlines()[0].split() == ["KEY", "NAME", "ORGANIZATION", "CREATED", "EXPIRES"]
+    assert demo("key", "list").out.splitlines()[0].split() == [
+        *("KEY", "PREFIX", "NAME", "ORGANIZATION", "PROJECT", "LIMITS", "CREATED", "EXPIRES")
+    ]
     assert "demo" in demo("key", "list").out
     key_id = made.out.split("-")[1]
     assert "laptop" in demo("key", "get", key_id).out
@@ -85,6 +88,7 @@ def test_a_model_is_made_from_sizes_people_write(demo: Meshctl, double: AdminDou
         memory_bytes=3 * 2**29,
         vram_bytes=20 * 2**30,
         gpu_count=1,
+        price=gateway_pb2.Price(),
     )
     assert made.json["memory_bytes"] == str(3 * 2**29)
     assert "1 GPU, 20 GiB" in demo("model", "list").out
@@ -96,7 +100,12 @@ def test_a_deployment_is_made_with_what_was_asked_for(small: Meshctl, double: Ad
     made = small("deployment", "create", "chat", "--model", "small", "--replicas", "2", "--slots", "8", "--json")
     assert made.code == 0
     assert double.rows.asked[-1] == deployment_pb2.CreateDeploymentRequest(
-        name="chat", model="small", replicas=2, slots=8, engine="llamacpp"
+        name="chat",
+        model="small",
+        replicas=2,
+        slots=8,
+        engine="llamacpp",
+        policy="ROUTING_POLICY_BALANCED",
     )
     assert "0/2" in small("deployment", "list").out
     assert small("deployment", "delete", "chat").code == 0
