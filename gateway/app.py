@@ -5,42 +5,57 @@ import logging
 import resource
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import grpc
 import orjson
 
+from gateway import listeners, start
+from gateway.api import metrics_gauges, models, openapi
 from gateway.api.auth import Door
 from gateway.api.bodies import Intake
-from gateway.api.chat import ChatCompletions
 from gateway.api.health import Health
+from gateway.api.inference import Inference
 from gateway.api.metrics import Metrics
 from gateway.api.models import Models
+from gateway.api.seeing import RequestLog, Seeing
 from gateway.api.server import HttpServer
+from gateway.api.siblings import Siblings
+from gateway.api.story import Tracing
+from gateway.api.visit import Handler, Visit
+from gateway.control import quota_redis
 from gateway.control.certificate import CertificateWatch
+from gateway.control.demand import DemandReporter
+from gateway.control.lease import Lessor
 from gateway.control.link import ControlPlane
-from gateway.control.spool import Spool, SpoolInUse, open_spool
+from gateway.control.load import LoadWatch
+from gateway.control.quota import LeasedQuota, Quota
+from gateway.control.quota_redis import RedisQuota
+from gateway.control.spool import Spool
 from gateway.control.usage import UsageBook, UsageReporter
 from gateway.control.watch import SnapshotWatch, load_kept
 from gateway.core.admission import Admission
+from gateway.core.endpoints import ENDPOINTS, Endpoint, passed_through
+from gateway.core.errors import UnknownRoute
+from gateway.core.limits import Meter
 from gateway.core.snapshot import Cell
 from gateway.settings import Settings
-from gateway.tunnel.acceptor import METHODS, Acceptor
-from gateway.tunnel.forward import Forwarder, Limits
+from gateway.start import StartFailed
+from gateway.tunnel.acceptor import Acceptor
+from gateway.tunnel.errand import Limits
+from gateway.tunnel.forward import Forwarder
 from gateway.tunnel.patience import WaitingRoom
+from gateway.tunnel.peer_service import PeerService
+from gateway.tunnel.peers import Peers
 from gateway.tunnel.registry import Registry
+from gateway.tunnel.waiting import Waiting
 from mesh.kit.clock import Clock
-from mesh.kit.errors import InvalidInput
 from mesh.kit.logs import F
 from mesh.kit.settings import Address
 from mesh.kit.tasks import Part, PartKeepsFailing, keep_running
-from mesh.tunnel.v1.tunnel_pb2_grpc import add_TunnelServiceServicer_to_server
-from mesh.wire.channel import DATA_SERVER_OPTIONS
-from pki.files import make_private_dir, write_atomic
-from pki.names import Kind
-from pki.peer import Guard
-from pki.tls import ServerTls, TlsFiles, load_tls
+from pki.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +65,13 @@ LAST_WORDS_S = 1.0  # for the error events of answers that outlast the grace
 LAST_REPORT_S = 2.0  # for the records of the last requests; what is not delivered stays on disk
 
 
-class StartFailed(Exception):
-    """The gateway cannot start as asked; the text is one line that says what to do."""
-
-
 async def serve(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
     """Run until ``stop`` is set, then end gracefully. StartFailed when it cannot begin."""
-    files = _identity(settings, clock)
-    cell, registry, metrics = Cell(), Registry(), Metrics()
+    files = start.identity(settings, clock)
+    cell, registry, metrics = Cell(), Registry(clock), Metrics(clock)
+    cell.watchers += [registry.follow, metrics.follow]
     async with AsyncExitStack() as held:  # opened in order, closed in reverse
-        spool = _spool(settings)
+        spool = start.spool(settings)
         held.callback(spool.close)
         kept = settings.state_dir / "snapshot.bin"
         load_kept(kept, cell)
@@ -67,14 +79,50 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
         await control_plane.connect(files)
         held.push_async_callback(control_plane.close)
 
-        acceptor = Acceptor(registry, cell, files.identity.id, clock)
-        tls = _tunnel_tls(settings, files)
-        trust_domain = files.identity.trust_domain
-        tunnel_at = await held.enter_async_context(_tunnel(settings, trust_domain, tls, acceptor, clock))
         room = WaitingRoom(clock)
-        http = _http(settings, clock, cell=cell, registry=registry, spool=spool, room=room, metrics=metrics)
-        http_at = await held.enter_async_context(_listening(http, settings.http_listen))
-        held.enter_context(_announced(settings.state_dir, http=http_at, tunnel=tunnel_at))
+        waiting = Waiting(
+            clock,
+            lambda name: registry.room(cell.model(name)),
+            settings.queue_capacity,
+            settings.max_wait.total_seconds(),
+        )
+
+        hub_id = start.hub_id(settings, files.identity.id)
+        service = PeerService(registry, cell, hub_id, clock)
+        peers = Peers(hub_id, settings.tls_dir, registry, clock, waiting.look_again)
+
+        def nodes_changed() -> None:
+            service.nodes_changed()
+            waiting.look_again()
+
+        acceptor = Acceptor(registry, cell, hub_id, clock, nodes_changed, service.nodes_changed)
+        tls = start.tunnel_tls(settings, files)
+        trust_domain = files.identity.trust_domain
+        tunnel_at = await held.enter_async_context(listeners.tunnel(settings, trust_domain, tls, acceptor, clock))
+        shown = [tls]
+        peer_at = None
+        if settings.peer_listen is not None:
+            shown.append(start.peer_tls(settings, files))
+            peer_at = await held.enter_async_context(
+                listeners.peer(settings.peer_listen, trust_domain, shown[-1], service, clock)
+            )
+        registry.released = lambda model: waiting.room_made(model.name)
+        cell.watchers.append(lambda snapshot: waiting.follow(snapshot.models))
+        quota = await held.enter_async_context(_quota(settings, cell, control_plane, clock))
+        tracing = await held.enter_async_context(start.tracing(settings, clock, metrics, hub_id, _version()))
+        known = _Known(cell, registry, spool, room, waiting, quota, metrics, tracing)
+        cell.watchers.append(peers.follow)
+        if cell.current is not None:
+            peers.follow(cell.current)
+        metrics.gauge("peer_links", "Other gateways that can be sent requests.", lambda: peers.up)
+        metrics.gauge("relayed_requests", "Requests passed on for other gateways.", lambda: service.streams)
+        siblings = None
+        if settings.process_count > 1:
+            siblings = Siblings(settings.state_dir, settings.process, settings.process_count, metrics.text)
+            await held.enter_async_context(listeners.telling(siblings))
+        http = _http(settings, clock, known, siblings)
+        http_at = await held.enter_async_context(listeners.clients(http, settings.http_listen))
+        held.enter_context(_announced(settings.state_dir, http=http_at, tunnel=tunnel_at, peer=peer_at))
 
         reporter = UsageReporter(spool, control_plane, clock)
         parts: list[Part] = [
@@ -84,13 +132,21 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
                 kept=kept,
                 tunnel_endpoint=str(settings.advertise_tunnel or tunnel_at),
                 version=_version(),
+                process=settings.process,
                 clock=clock,
+                peer_endpoint=str(settings.advertise_peer or peer_at or ""),
             ),
+            peers,
+            LoadWatch(registry.hear, control_plane, clock),
+            DemandReporter(waiting.report, settings.process, control_plane, clock),
             reporter,
             room,
-            CertificateWatch(settings.tls_dir, files, tls, control_plane, clock),
+            http,
+            quota,
+            CertificateWatch(settings.tls_dir, files, shown, control_plane, clock),
         ]
-        await _run(parts, clock, stop, lambda: _end(acceptor, http, settings))
+        parts += [] if tracing is None else [tracing]
+        await _run(parts, clock, stop, lambda: _end(acceptor, service, peers, http, settings))
         await _last_report(reporter)
 
 
@@ -112,109 +168,68 @@ async def _run(
         raise failing
 
 
-async def _end(acceptor: Acceptor, http: HttpServer, settings: Settings) -> None:
+async def _end(
+    acceptor: Acceptor, service: PeerService, peers: Peers, http: HttpServer, settings: Settings
+) -> None:
     """Say that we are going, let answers finish within the grace, tell the others that they will not."""
     grace_s = settings.stop_grace.total_seconds()
     log.info("stopping", extra={F.SECONDS: grace_s})
     acceptor.drain()
+    service.drain()
     async with asyncio.TaskGroup() as group:
         ending = group.create_task(http.close(grace_s + LAST_WORDS_S))
-        await asyncio.wait([ending], timeout=grace_s)
+        async with asyncio.TaskGroup() as waiting:
+            both = waiting.create_task(_both(ending, service))
+            await asyncio.wait([both], timeout=grace_s)
+            both.cancel()
+        peers.close()
         acceptor.close()  # what still runs has lost its link now, and says so to its client
 
 
-def _identity(settings: Settings, clock: Clock) -> TlsFiles:
-    try:
-        files = load_tls(settings.tls_dir)
-    except OSError as exc:
-        raise StartFailed(f"{exc.filename}: {exc.strerror}; make it with: mesh-pki issue gateway") from exc
-    except (InvalidInput, ValueError) as exc:
-        raise StartFailed(f"{settings.tls_dir}: {exc}") from exc
-    if files.identity.kind is not Kind.GATEWAY:
-        raise StartFailed(f"{settings.tls_dir / 'tls.crt'}: names {files.identity}, which is no gateway")
-    if not files.trust_bundle_pem:
-        raise StartFailed(
-            f"{settings.tls_dir / 'trust-bundle.pem'}: missing; make it with: mesh-pki issue gateway"
-        )
-    if files.not_after <= clock.now():
-        raise StartFailed(
-            f"{settings.tls_dir / 'tls.crt'}: expired at {files.not_after:%Y-%m-%d %H:%M} UTC;"
-            " make a new one with: mesh-pki issue gateway"
-        )
-    return files
+async def _both(ending: "asyncio.Task[None]", service: PeerService) -> None:
+    """Our clients have their answers, and those of our peers that we pass on."""
+    await service.idle()
+    await asyncio.wait([ending])
 
 
-def _spool(settings: Settings) -> Spool:
-    try:
-        make_private_dir(settings.state_dir)
-        return open_spool(settings.state_dir / "spool")
-    except SpoolInUse as exc:
-        raise StartFailed(f"{exc}: another gateway uses this folder; give each its own MESH_GW_STATE_DIR") from exc
-    except OSError as exc:
-        raise StartFailed(f"MESH_GW_STATE_DIR: {exc.strerror}: {exc.filename or settings.state_dir}") from exc
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the listener for clients is made of."""
 
-
-def _tunnel_tls(settings: Settings, files: TlsFiles) -> ServerTls:
-    try:
-        return ServerTls(files, settings.node_trust.read_bytes())
-    except OSError as exc:
-        raise StartFailed(f"MESH_GW_NODE_TRUST: {exc.strerror}: {settings.node_trust}") from exc
-    except (InvalidInput, ValueError) as exc:
-        raise StartFailed(f"MESH_GW_NODE_TRUST: {settings.node_trust}: {exc}") from exc
+    cell: Cell
+    registry: Registry
+    spool: Spool
+    room: WaitingRoom
+    waiting: Waiting
+    quota: Quota
+    metrics: Metrics
+    tracing: Tracing | None
 
 
 @asynccontextmanager
-async def _tunnel(
-    settings: Settings, trust_domain: str, tls: ServerTls, acceptor: Acceptor, clock: Clock
-) -> AsyncIterator[Address]:
-    """The listener for nodes; its address."""
-    guard = Guard(table=METHODS, trust_domain=trust_domain, clock=clock, still_allowed=acceptor.still_allowed)
-    acceptor.cell.watchers.append(lambda _snapshot: guard.recheck())
-    server = grpc.aio.server(interceptors=[guard], options=DATA_SERVER_OPTIONS)
-    add_TunnelServiceServicer_to_server(acceptor, server)
-    address = settings.tunnel_listen
+async def _quota(
+    settings: Settings, cell: Cell, control_plane: ControlPlane, clock: Clock
+) -> AsyncIterator[Quota]:
+    """Limits counted in Redis where one is configured, else by shares from the control plane."""
+
+    def gateways() -> int:
+        return max(1, len(cell.current.peers)) if cell.current is not None else 1
+
+    if settings.redis is None:
+        yield LeasedQuota(Meter(), clock, Lessor(control_plane, settings.process), gateways)
+        return
     try:
-        port = server.add_secure_port(str(address), tls.credentials())
-    except RuntimeError as exc:
-        raise StartFailed(
-            f"cannot listen on {address}; is the port in use? Choose another with MESH_GW_TUNNEL_LISTEN"
-        ) from exc
-    await server.start()
+        redis = quota_redis.open_redis(settings.redis.read_text().strip())
+    except (OSError, ValueError) as exc:
+        raise StartFailed(f"MESH_GW_REDIS: {exc}") from exc
     try:
-        at = Address(address.host, port)
-        log.info("listening", extra={F.PART: "tunnel", F.ADDRESS: str(at)})
-        yield at
+        yield RedisQuota(redis, clock, gateways)
     finally:
-        acceptor.close()
-        await server.stop(1.0)
+        await redis.aclose()
 
 
-@asynccontextmanager
-async def _listening(http: HttpServer, address: Address) -> AsyncIterator[Address]:
-    """The listener for clients; its address."""
-    try:
-        at = await http.listen(address)
-    except OSError as exc:
-        raise StartFailed(
-            f"cannot listen on {address}: {exc.strerror}; choose another with MESH_GW_HTTP_LISTEN"
-        ) from exc
-    try:
-        log.info("listening", extra={F.PART: "http", F.ADDRESS: str(at)})
-        yield at
-    finally:
-        await http.close(0.0)
-
-
-def _http(
-    settings: Settings,
-    clock: Clock,
-    *,
-    cell: Cell,
-    registry: Registry,
-    spool: Spool,
-    room: WaitingRoom,
-    metrics: Metrics,
-) -> HttpServer:
+def _http(settings: Settings, clock: Clock, known: _Known, siblings: Siblings | None) -> HttpServer:
+    cell, registry, metrics = known.cell, known.registry, known.metrics
     door = Door(Admission(cell), clock)
     intake = Intake(settings.max_body_bytes, settings.max_requests, settings.max_held_bytes)
     limits = Limits(
@@ -222,25 +237,64 @@ def _http(
         answer_s=settings.answer_timeout.total_seconds(),
         idle_s=settings.idle_timeout.total_seconds(),
     )
-    forwarder = Forwarder(registry, limits, clock, metrics.attempt_failed)
+    forwarder = Forwarder(registry, known.waiting, limits, clock)
+    metrics_gauges.watch(metrics, cell, registry, known.waiting)
     metrics.gauge("live_requests", "Requests under way.", lambda: intake.requests)
     metrics.gauge("tunnel_sessions", "Nodes attached.", lambda: len(registry.roster))
-    metrics.gauge("usage_spool_bytes", "Usage on disk, not yet forgotten.", lambda: spool.octets)
+    metrics.gauge("usage_spool_bytes", "Usage on disk, not yet forgotten.", lambda: known.spool.octets)
     metrics.gauge(
         "snapshot_revision",
         "Revision of the snapshot in force; 0 without one.",
         lambda: 0 if cell.current is None else cell.current.revision,
     )
+    inference = Inference(
+        door,
+        intake,
+        UsageBook(known.spool),
+        known.quota,
+        forwarder,
+        known.room,
+        metrics,
+        clock,
+        registry.news,
+        known.tracing,
+    )
+    listing = Models(door, registry)
+    health = Health(cell, registry, known.spool, metrics, lambda: server.draining, siblings)
+    routes: dict[str, dict[str, Handler]] = {
+        path: {"POST": partial(_posted, inference, endpoint)} for path, endpoint in ENDPOINTS.items()
+    }
+    routes |= {
+        models.PATH: {"GET": listing.list},
+        openapi.PATH: {"GET": openapi.made(_version()).show},
+        "/healthz": {"GET": health.healthz},
+        "/readyz": {"GET": health.readyz},
+        "/metrics": {"GET": health.show_metrics},
+        "/debug/routes": {"GET": health.show_routes},
+    }
+
+    async def declared(visit: Visit) -> None:
+        """A path that some deployment may have declared."""
+        if cell.current is None or visit.path not in cell.current.pass_through:
+            raise UnknownRoute(f"unknown request URL: {visit.request.method} {visit.path[:200]}")
+        await inference(visit, passed_through(visit.path))
+
     server = HttpServer(
-        completions=ChatCompletions(door, intake, UsageBook(spool), forwarder, room, metrics, clock),
-        models=Models(door, registry),
-        health=Health(cell, registry, spool, metrics),
+        routes=routes,
+        prefixes={f"{models.PATH}/": {"GET": listing.get}},
+        otherwise={"POST": declared},
+        answered=Seeing(metrics, clock, RequestLog(settings.request_log), known.tracing).answered,
         clock=clock,
         max_body=settings.max_body_bytes,
         max_connections=_room_for(settings.max_connections),
+        reuse_port=settings.process_count > 1,
     )
-    metrics.gauge("client_connections", "Connections of clients.", lambda: server.open_connections)
+    metrics.gauge("client_connections", "Connections of clients.", lambda: len(server.connections))
     return server
+
+
+async def _posted(inference: Inference, endpoint: Endpoint, visit: Visit) -> None:
+    await inference(visit, endpoint)
 
 
 def _room_for(connections: int) -> int:
@@ -254,10 +308,10 @@ def _room_for(connections: int) -> int:
 
 
 @contextmanager
-def _announced(state_dir: Path, *, http: Address, tunnel: Address) -> Iterator[None]:
+def _announced(state_dir: Path, **listeners: Address | None) -> Iterator[None]:
     """``listening.json`` while the block lasts: where we really listen."""
     path = state_dir / LISTENING
-    write_atomic(path, orjson.dumps({"http": str(http), "tunnel": str(tunnel)}))
+    write_atomic(path, orjson.dumps({name: str(at) for name, at in listeners.items() if at is not None}))
     try:
         yield
     finally:

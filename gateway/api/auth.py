@@ -15,8 +15,13 @@ class Door:
     admission: Admission
     clock: Clock
 
-    def admit(self, visit: Visit) -> tuple[Caller, Snapshot]:
-        """The caller, and the snapshot that decides this request. Raises Unauthenticated or NotReady."""
-        headers = visit.request.headers
-        key = key_of(headers.get("Authorization"), headers.get("X-API-Key"))
-        return self.admission.admit(key, now=self.clock.now())
+    def admit(self, visit: Visit, scope: str) -> tuple[Caller, Snapshot]:
+        """The caller, and the snapshot that decides this request.
+
+        Raises Unauthenticated, PermissionDenied when the key lacks the scope, or NotReady.
+        """
+        request = visit.request
+        key = key_of(request.header(b"authorization"), request.header(b"x-api-key"))
+        caller, snapshot = self.admission.admit(key, now=self.clock.now())
+        caller.check_scope(scope)
+        return caller, snapshot

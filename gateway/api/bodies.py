@@ -6,10 +6,10 @@ Answers in one piece count as well, for they are held until they are complete.
 import asyncio
 from dataclasses import dataclass
 
-from aiohttp import web
-
+from gateway.api.exchange import Request
 from gateway.api.visit import Visit
-from gateway.core.errors import BodyTooLarge, Overloaded, RequestTimeout, UnsupportedMediaType
+from gateway.core.endpoints import Body
+from gateway.core.errors import BodyTooLarge, MalformedBody, Overloaded, RequestTimeout, UnsupportedMediaType
 from gateway.tunnel.patience import Patience
 
 BODY_S = 60.0  # a client that takes longer to send a body is not in earnest
@@ -36,24 +36,26 @@ class Intake:
             raise Overloaded(_FULL)
         return Place(self, octets)
 
-    async def read(self, visit: Visit, patience: Patience) -> bytes:
-        """The body. Raises UnsupportedMediaType, BodyTooLarge or RequestTimeout."""
+    async def read(self, visit: Visit, patience: Patience, kind: Body) -> bytes:
+        """The body. Raises UnsupportedMediaType, BodyTooLarge, MalformedBody or RequestTimeout."""
         request = visit.request
-        _check_kind(request)
-        patience.allow(BODY_S)
-        try:
-            if request.headers.get("Expect", "").lower() == "100-continue":
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                request.writer.output_size = 0  # an interim answer is none: an error may still follow
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise BodyTooLarge(self.max_body) from None
-        except asyncio.CancelledError:
-            if patience.is_up():
-                raise RequestTimeout(f"the request body did not come within {BODY_S:.0f} s") from None
-            raise
-        finally:
-            patience.forever()
+        _check_kind(request, kind)
+        if not request.complete:
+            request.go_on()
+            patience.allow(BODY_S)
+            try:
+                await request.body()
+            except asyncio.CancelledError:
+                if patience.is_up():
+                    raise RequestTimeout(f"the request body did not come within {BODY_S:.0f} s") from None
+                raise
+            finally:
+                patience.forever()
+        if request.too_large:
+            raise BodyTooLarge(self.max_body)
+        if request.broken:
+            raise MalformedBody("not sent as HTTP wants it")
+        return await request.body()
 
 
 @dataclass(slots=True)
@@ -80,13 +82,16 @@ class Place:
         self._intake.held -= self._octets
 
 
-def _check_kind(request: web.BaseRequest) -> None:
-    encoding = request.headers.get("Content-Encoding", "identity")
+def _check_kind(request: Request, wanted: Body) -> None:
+    encoding = request.header(b"content-encoding") or "identity"
     if encoding.lower() != "identity":
         raise UnsupportedMediaType(f"content-encoding {encoding[:40]!r} is not supported: send the body as it is")
-    kind = request.headers.get("Content-Type")
-    if kind is None:
+    kind = request.header(b"content-type")
+    if kind is None and wanted is Body.JSON:
         return
-    kind = kind.partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
+    kind = (kind or "").partition(";")[0].strip().lower()
+    if wanted is Body.MULTIPART:
+        if kind != "multipart/form-data":
+            raise UnsupportedMediaType(f"content-type {kind[:80]!r} is not supported: send multipart/form-data")
+    elif kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMediaType(f"content-type {kind[:80]!r} is not supported: send application/json")

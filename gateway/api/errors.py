@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 import orjson
 
 from gateway.core import errors as gw
+from gateway.core.endpoints import Counts
+from gateway.core.queue import QueueFull, QueueTimeout
+from gateway.core.refusals import LimitReached, QuotaExhausted
 from mesh.kit.errors import (
     InvalidInput,
     MeshError,
@@ -44,6 +48,10 @@ SHAPES: Final[Mapping[str, Shape]] = {
     gw.BodyTooLarge.code: Shape(413, _INVALID),
     gw.UnsupportedMediaType.code: Shape(415, _INVALID),
     TooManyRequests.code: Shape(429, "rate_limit_error"),
+    LimitReached.code: Shape(429, "rate_limit_error"),
+    QuotaExhausted.code: Shape(429, "insufficient_quota"),
+    QueueFull.code: Shape(429, "rate_limit_error"),
+    QueueTimeout.code: Shape(503, _SERVER),
     gw.WorkersBusy.code: Shape(429, "rate_limit_error"),
     gw.ClientStalled.code: Shape(CLIENT_LEFT, _INVALID),
     gw.UpstreamFailed.code: Shape(502, _SERVER),
@@ -67,8 +75,8 @@ def status_of(exc: MeshError) -> int:
 def headers_of(exc: MeshError) -> dict[str, str]:
     """The headers that go with it."""
     shape = SHAPES.get(exc.code, _INTERNAL)
-    if isinstance(exc, TooManyRequests):
-        return {"Retry-After": str(max(1, round(exc.retry_after_s)))}
+    if isinstance(exc, TooManyRequests | QueueFull | QueueTimeout):
+        return {"Retry-After": str(max(1, ceil(exc.retry_after_s)))}
     if shape.status in (429, 502, 503):
         return {"Retry-After": str(RETRY_AFTER_S)}
     if shape.status == 401:
@@ -82,17 +90,33 @@ def body_of(exc: MeshError) -> bytes:
     return _body(str(exc), type=shape.type, param=_param(exc), code=_code(exc))
 
 
-def event_of(exc: MeshError) -> bytes:
+def event_of(exc: MeshError, counts: Counts = Counts.OPENAI) -> bytes:
     """The event that ends a stream which has begun; no ``[DONE]`` follows it."""
-    return b"data: " + body_of(exc) + b"\n\n"
+    return event(body_of(exc), counts)
+
+
+def event(body: bytes, counts: Counts) -> bytes:
+    """An error's body, ours or from ``answer_of_engine``, as an event of such a stream."""
+    line = body.replace(b"\r", b" ").replace(b"\n", b" ").rstrip()  # in JSON these can only be white space
+    if counts is Counts.MESSAGES:
+        # Anthropic's clients pass over events without a name: they would take a broken answer for a whole one.
+        return b"event: error\ndata: " + line[:-1] + b',"type":"error"}\n\n'
+    return b"data: " + line + b"\n\n"
 
 
 def whole_answer(exc: MeshError, headers: Mapping[str, str]) -> bytes:
     """All that is sent on a connection which is closed then."""
-    status, body = status_of(exc), body_of(exc)
+    return _whole(status_of(exc), body_of(exc), {**headers, **headers_of(exc)})
+
+
+def whole_malformed(status: int, problem: str, headers: Mapping[str, str]) -> bytes:
+    """The same for octets that are no request."""
+    return _whole(status, _body(problem, type=_INVALID, param=None, code="bad_request"), headers)
+
+
+def _whole(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
     shown = {
         **headers,
-        **headers_of(exc),
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
@@ -107,11 +131,6 @@ def whole_answer(exc: MeshError, headers: Mapping[str, str]) -> bytes:
 def internal_body() -> bytes:
     """For what nobody expected; it tells nothing."""
     return _body("internal error", type=_SERVER, param=None, code="internal")
-
-
-def malformed_body(problem: str) -> bytes:
-    """For octets that are no HTTP."""
-    return _body(problem, type=_INVALID, param=None, code="bad_request")
 
 
 def answer_of_engine(status: int, body: bytes) -> tuple[int, bytes]:

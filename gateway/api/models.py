@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import orjson
-from aiohttp import web
 
 from gateway.api.auth import Door
+from gateway.api.server import rest_of
 from gateway.api.visit import Visit
 from gateway.core.snapshot import Model
 from gateway.tunnel.registry import Registry
@@ -21,19 +21,24 @@ class Models:
     door: Door
     registry: Registry
 
-    async def list(self, visit: Visit) -> web.StreamResponse:
+    async def list(self, visit: Visit) -> None:
         """Models that a request would reach a worker of, now."""
-        caller, snapshot = self.door.admit(visit)
-        ready = [model for model in snapshot.models_for(caller.organization_id) if self._is_ready(model)]
-        return _json(visit, {"object": "list", "data": [self._shown(model) for model in ready]})
+        caller, snapshot = self.door.admit(visit, "models")
+        ready = [
+            model
+            for model in snapshot.models_for(caller.organization_id)
+            if caller.may_use(model) and self.registry.is_served(model)
+        ]
+        visit.answer(200, orjson.dumps({"object": "list", "data": [self._shown(model) for model in ready]}))
 
-    async def get(self, visit: Visit, name: str) -> web.StreamResponse:
+    async def get(self, visit: Visit) -> None:
         """One model, ready or not."""
-        caller, snapshot = self.door.admit(visit)
+        caller, snapshot = self.door.admit(visit, "models")
+        name = rest_of(visit, f"{PATH}/")
         model = snapshot.model_for(caller.organization_id, name)
-        if model is None:
+        if model is None or not caller.may_use(model):
             raise NotFound("model", name)
-        return _json(visit, self._shown(model))
+        visit.answer(200, orjson.dumps(self._shown(model)))
 
     def _shown(self, model: Model) -> dict[str, object]:
         shown: dict[str, object] = {
@@ -41,15 +46,10 @@ class Models:
             "object": "model",
             "created": int(model.created_at.timestamp()),
             "owned_by": model.organization_id or "inventiv-mesh",
-            "ready": self._is_ready(model),
+            "ready": self.registry.is_served(model),
         }
         if model.context_length:
             shown["max_model_len"] = model.context_length
+        if model.base_model:
+            shown["parent"] = model.base_model
         return shown
-
-    def _is_ready(self, model: Model) -> bool:
-        return self.registry.choose(model.routes) is not None
-
-
-def _json(visit: Visit, value: object) -> web.Response:
-    return web.Response(body=orjson.dumps(value), content_type="application/json", headers=visit.headers)

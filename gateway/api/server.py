@@ -1,26 +1,19 @@
-"""The HTTP listener: which handler a request goes to, and what every answer has in common.
-
-aiohttp's low-level server with a table of our own: an Application's router, middlewares and signals cost a request
-more than all that we do with it.
-"""
+"""The HTTP listener: which handler a request goes to, and what every answer has in common."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from email.utils import format_datetime
+from urllib.parse import unquote
 
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-
-from gateway.api import chat, errors, models
-from gateway.api.chat import ChatCompletions
-from gateway.api.health import Health
-from gateway.api.models import Models
+from gateway.api import errors
+from gateway.api.connection import Connection
+from gateway.api.exchange import Request
 from gateway.api.visit import REQUEST_ID, Handler, Visit
-from gateway.control.usage import new_request_id
+from gateway.control.usage import RequestIds
 from gateway.core.errors import Draining, MethodNotAllowed, Overloaded, UnknownRoute
 from mesh.kit.clock import Clock
 from mesh.kit.errors import MeshError
@@ -30,202 +23,178 @@ from mesh.kit.settings import Address
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024  # connections that wait for us to accept them; a burst of clients, not a flood
-IDLE_S = 75.0  # a connection without a request is closed; proxies keep theirs for 60 s
-LINGER_S = 2.0  # how long the rest of a refused body is read, so that the refusal is not lost with it
-
+SWEEP_S = 1.0  # how late an idle or slow connection may be ended
 
 _CROWDED = "this gateway has as many connections as it can hold"
 
-
-class _Protocol(web.RequestHandler):
-    """aiohttp's, but what goes wrong before a handler is asked is told in our shape too."""
-
-    __slots__ = ("_headers", "_taken")
-
-    def __init__(self, server: "_Server", *, headers: Callable[[], dict[str, str]]) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # aiohttp's way of saying none
-            keepalive_timeout=IDLE_S,
-            lingering_time=LINGER_S,
-            auto_decompress=False,
-        )
-        self._headers = headers
-        self._taken = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        server = self._manager
-        assert isinstance(server, _Server), "made by it"
-        if server.open_connections < server.max_connections:
-            self._taken = True
-            server.open_connections += 1
-            super().connection_made(transport)
-        else:
-            assert isinstance(transport, asyncio.WriteTransport)
-            transport.write(errors.whole_answer(Overloaded(_CROWDED), self._headers()))
-            transport.close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self._taken:
-            self._taken = False
-            assert isinstance(self._manager, _Server)
-            self._manager.open_connections -= 1
-            super().connection_lost(exc)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
-        if status >= 500:
-            log.error("request failed", extra={F.CODE: status}, exc_info=exc)
-            body = errors.internal_body()
-        else:
-            body = errors.malformed_body("this is not an HTTP request that can be understood")
-        response = web.Response(status=status, body=body, content_type="application/json", headers=self._headers())
-        response.force_close()
-        return response
+Routes = Mapping[str, Mapping[str, Handler]]
+"""Path → method → who answers."""
 
 
-class _Server(web.Server):
-    """Makes our protocol for each connection, and requests whose bodies are bounded."""
-
-    def __init__(
-        self, handler: Any, *, max_body: int, max_connections: int, headers: Callable[[], dict[str, str]]
-    ) -> None:
-        super().__init__(handler, request_factory=self._request, handler_cancellation=True)
-        self.max_connections = max_connections
-        self.open_connections = 0
-        self._max_body = max_body
-        self._headers = headers
-
-    def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, headers=self._headers)
-
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body
-        )
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class HttpServer:
-    """Listens, dispatches, and ends gracefully."""
+    """Listens, dispatches, and ends gracefully. A part."""
 
-    completions: ChatCompletions
-    models: Models
-    health: Health
+    routes: Routes
+    prefixes: Routes
+    """For paths of which only the beginning is known; the longest one counts."""
+    otherwise: Mapping[str, Handler]
+    """For all other paths, by method; a method that is not here does not make them known."""
+    answered: Callable[[Visit], None]
+    """Told of every answer."""
     clock: Clock
     max_body: int
     max_connections: int
-    _server: _Server | None = field(init=False, default=None)
+    reuse_port: bool = False
+    draining: bool = field(init=False, default=False)
+    connections: set[Connection] = field(init=False, default_factory=set)
+    _socket: socket.socket | None = field(init=False, default=None)
+    _group: asyncio.TaskGroup | None = field(init=False, default=None)
     _listener: "asyncio.Server | None" = field(init=False, default=None)
-    _routes: Mapping[str, Mapping[str, Handler]] = field(init=False)
+    _idle: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _ids: RequestIds = field(init=False, default_factory=RequestIds)
+    _date: tuple[int, str] = field(init=False, default=(0, ""))
 
-    def __post_init__(self) -> None:
-        self._routes = {
-            chat.PATH: {"POST": self.completions},
-            models.PATH: {"GET": self.models.list},
-            "/healthz": {"GET": self.health.healthz},
-            "/readyz": {"GET": self.health.readyz},
-            "/metrics": {"GET": self.health.show_metrics},
-        }
-
-    async def listen(self, address: Address) -> Address:
-        """Accept connections from now on; returns where. OSError when the address cannot be had."""
-        self._server = _Server(
-            self._dispatch, max_body=self.max_body, max_connections=self.max_connections, headers=self._headers
+    def listen(self, address: Address) -> Address:
+        """Have the address; connections wait there until ``run`` takes them. OSError: it cannot be had."""
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._socket = socket.create_server(
+            (address.host, address.port), family=family, backlog=BACKLOG, reuse_port=self.reuse_port
         )
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, address.host, address.port, backlog=BACKLOG)
-        return Address(address.host, self._listener.sockets[0].getsockname()[1])
+        return Address(address.host, self._socket.getsockname()[1])
 
-    @property
-    def open_connections(self) -> int:
-        """Connections of clients."""
-        return 0 if self._server is None else self._server.open_connections
+    async def run(self) -> None:
+        """Accept connections, and end those whose time is up, until cancelled."""
+        assert self._socket is not None, "listening"
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            loop = asyncio.get_running_loop()
+            if not self.draining:
+                listener = self._socket.dup()
+                self._listener = await loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+            try:
+                while True:
+                    await self.clock.sleep(SWEEP_S)
+                    now = self.clock.monotonic()
+                    for connection in [one for one in self.connections if one.due <= now]:
+                        connection.sweep()
+            finally:
+                if self._listener is not None:
+                    self._listener.close()
 
     def drain(self) -> None:
-        """Accept no new connections, refuse new completions, and let idle connections go."""
-        self.health.draining = True
+        """Accept no new connections, refuse new requests, and let idle connections go."""
+        self.draining = True
         if self._listener is not None:
             self._listener.close()
-        if self._server is not None:
-            self._server.pre_shutdown()
+        if self._socket is not None:
+            self._socket.close()
+        for connection in list(self.connections):
+            connection.close_if_idle()
 
     async def close(self, grace_s: float) -> None:
         """Return when every answer is given, or cut off after the grace."""
         self.drain()
-        if self._server is not None:
-            await self._server.shutdown(grace_s)
+        self._idle.clear()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._idle.wait()
+        for connection in list(self.connections):
+            connection.abort()
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        visit = Visit(request, self._headers(), self.clock.monotonic())
-        status = errors.CLIENT_LEFT
+    # What a connection needs
+
+    def monotonic(self) -> float:
+        return self.clock.monotonic()
+
+    def has_room(self) -> bool:
+        return len(self.connections) < self.max_connections
+
+    def start(self, connection: Connection) -> "asyncio.Task[None]":
+        assert self._group is not None, "listening"
+        self.connections.add(connection)
+        return self._group.create_task(self._serve(connection))
+
+    def gone(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._idle.set()
+
+    def crowded(self) -> bytes:
+        return errors.whole_answer(Overloaded(_CROWDED), self._headers())
+
+    def malformed(self, status: int, problem: str) -> bytes:
+        return errors.whole_malformed(status, problem, self._headers())
+
+    # The story of a connection
+
+    async def _serve(self, connection: Connection) -> None:
         try:
-            response = await self._handler(visit)(visit)
-            status = response.status
-        except MeshError as exc:
-            status = errors.status_of(exc)
-            response = web.Response(
-                status=status,
-                body=errors.body_of(exc),
-                content_type="application/json",
-                headers={**visit.headers, **errors.headers_of(exc)},
-            )
-            if status >= 500:
-                log.warning(
-                    "request refused", extra={F.REQUEST: visit.request_id, F.CODE: exc.code, F.REASON: str(exc)}
-                )
+            while (request := await connection.next()) is not None:
+                await self._dispatch(request)
+                if not connection.finish(request):
+                    return
         except ConnectionError:
-            raise  # the client has gone; aiohttp knows what to do
-        except Exception:  # edge: one request must not end the connection of others, nor tell what went wrong
-            status = 500
+            connection.abort()
+
+    async def _dispatch(self, request: Request) -> None:
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        visit = Visit(request, self._headers(), self.clock.monotonic(), path)
+        try:
+            await self._handler(visit)(visit)
+        except MeshError as exc:
+            self._refused(visit, exc)
+        except ConnectionError:
+            raise  # the client has gone
+        except Exception:  # edge: one request must not end the connections of others, nor tell what went wrong
             log.exception("request failed", extra={F.REQUEST: visit.request_id})
-            if request.writer.output_size > 0:
-                raise ConnectionResetError("an answer has begun already") from None
-            response = web.Response(
-                status=500, body=errors.internal_body(), content_type="application/json", headers=visit.headers
-            )
+            visit.broke = True
+            if request.begun:
+                return  # and is cut off, since it has not ended
+            visit.answer(500, errors.internal_body())
         finally:
-            self.health.metrics.answered(visit.model, status)
-        if self.health.draining:
-            response.force_close()
-        return response
+            visit.status = visit.status or errors.CLIENT_LEFT
+            self.answered(visit)
+            visit.failure = None  # its traceback holds the body, and us: a ring until the collector comes
+
+    def _refused(self, visit: Visit, exc: MeshError) -> None:
+        visit.failure = exc
+        status = errors.status_of(exc)
+        if status >= 500:
+            log.warning(
+                "request refused", extra={F.REQUEST: visit.request_id, F.CODE: exc.code, F.REASON: str(exc)}
+            )
+        visit.answer(status, errors.body_of(exc), errors.headers_of(exc))
 
     def _headers(self) -> dict[str, str]:
         """What every answer carries."""
-        return {REQUEST_ID: new_request_id(self.clock.now()), "Server": "inventiv-mesh"}
+        now = self.clock.now()
+        second = int(now.timestamp())
+        if second != self._date[0]:
+            self._date = second, format_datetime(now, usegmt=True)
+        return {REQUEST_ID: self._ids.new(now), "Date": self._date[1], "Server": "inventiv-mesh"}
 
     def _handler(self, visit: Visit) -> Handler:
         """Who answers. Raises UnknownRoute, MethodNotAllowed or Draining."""
-        request = visit.request
-        path = request.raw_path.partition("?")[0]
-        method = "GET" if request.method == "HEAD" else request.method
-        methods = self._routes.get(path)
+        method = "GET" if visit.request.method == "HEAD" else visit.request.method
+        methods = self.routes.get(visit.path)
         if methods is None:
-            if not path.startswith(f"{models.PATH}/"):
-                raise UnknownRoute(f"unknown request URL: {request.method} {path[:200]}")
-            methods = {"GET": self._model}
+            known = [prefix for prefix in self.prefixes if visit.path.startswith(prefix)]
+            if not known and method not in self.otherwise:
+                raise UnknownRoute(f"unknown request URL: {visit.request.method} {visit.path[:200]}")
+            methods = self.prefixes[max(known, key=len)] if known else self.otherwise
         handler = methods.get(method)
         if handler is None:
             allowed = ", ".join(methods)
-            raise MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}", allowed=allowed)
-        if self.health.draining and method == "POST":
+            raise MethodNotAllowed(
+                f"{visit.request.method} is not allowed here; allowed: {allowed}", allowed=allowed
+            )
+        if self.draining and method == "POST":
             raise Draining("this gateway is stopping; ask another")
         return handler
 
-    async def _model(self, visit: Visit) -> web.StreamResponse:
-        return await self.models.get(visit, visit.request.path.removeprefix(f"{models.PATH}/"))
+
+def rest_of(visit: Visit, prefix: str) -> str:
+    """What follows the prefix in the path, decoded."""
+    return unquote(visit.path.removeprefix(prefix))

@@ -1,6 +1,7 @@
 """Shows and uses a new certificate as soon as its files are there. What does not fit together is not used."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,11 @@ ROUND_S = 10.0  # certificates live hours
 
 @dataclass(slots=True)
 class CertificateWatch:
-    """Keeps the tunnel listener and the control plane's channel at the certificate on disk. A part."""
+    """Keeps the listeners and the control plane's channel at the certificate on disk. A part."""
 
     directory: Path
     used: TlsFiles
-    tunnel: ServerTls
+    listeners: Sequence[ServerTls]
     control_plane: ControlPlane
     clock: Clock
     _refused: str = field(init=False, default="")
@@ -49,6 +50,7 @@ class CertificateWatch:
         ):
             return
         self.used = files
-        self.tunnel.replace(files)
+        for listener in self.listeners:
+            listener.replace(files)
         await self.control_plane.connect(files)
         log.info("certificate replaced", extra={F.PATH: str(self.directory)})

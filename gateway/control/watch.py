@@ -32,7 +32,10 @@ class SnapshotWatch:
     """Where the last snapshot lies; it holds the key pepper, so nobody else may read it."""
     tunnel_endpoint: str
     version: str
+    process: int
     clock: Clock
+    peer_endpoint: str = ""
+    """Where other gateways reach us; empty: nowhere."""
     _unkept: bytes = field(init=False, default=b"")
     """The newest snapshot, until it lies on disk; older ones that were not written yet need not be."""
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -46,7 +49,12 @@ class SnapshotWatch:
 
     async def once(self) -> None:
         """One watch, until it ends."""
-        request = WatchSnapshotRequest(tunnel_endpoint=self.tunnel_endpoint, version=self.version)
+        request = WatchSnapshotRequest(
+            tunnel_endpoint=self.tunnel_endpoint,
+            version=self.version,
+            process=self.process,
+            peer_endpoint=self.peer_endpoint,
+        )
         try:
             with calling():
                 async for response in self.control_plane.stub.WatchSnapshot(request):

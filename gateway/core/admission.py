@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.core.errors import NotReady
-from gateway.core.snapshot import ApiKey, Cell, Snapshot
-from mesh.kit.errors import InvalidInput, Unauthenticated
+from gateway.core.limits import Subject
+from gateway.core.snapshot import UNLIMITED, ApiKey, Cell, Model, Snapshot
+from mesh.kit.errors import InvalidInput, PermissionDenied, Unauthenticated
 from pki import api_keys
 
 KNOWN = 4096  # keys remembered as verified; one more and we begin anew: a MAC costs microseconds
@@ -13,10 +14,29 @@ KNOWN = 4096  # keys remembered as verified; one more and we begin anew: a MAC c
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated client."""
+    """An authenticated client. One for each key and snapshot."""
 
-    key_id: str
-    organization_id: str
+    key: ApiKey
+    subjects: tuple[Subject, ...]
+    """Whose limits count: the key's and its project's."""
+
+    @property
+    def key_id(self) -> str:
+        return self.key.key_id
+
+    @property
+    def organization_id(self) -> str:
+        return self.key.organization_id
+
+    def check_scope(self, scope: str) -> None:
+        """Raises PermissionDenied when the key is not for that endpoint."""
+        if self.key.scopes and scope not in self.key.scopes:
+            raise PermissionDenied("scope_missing", f"this API key may not be used for {scope!r}")
+
+    def may_use(self, model: Model) -> bool:
+        """Whether the key is for that model, under any of its names."""
+        allowed = self.key.allowed_models
+        return not allowed or model.name in allowed or not allowed.isdisjoint(model.aliases)
 
 
 @dataclass(slots=True)
@@ -24,7 +44,7 @@ class Admission:
     """Recognises keys. What was verified against one snapshot is forgotten with it."""
 
     cell: Cell
-    _known: dict[str, ApiKey] = field(init=False, default_factory=dict)
+    _known: dict[str, Caller] = field(init=False, default_factory=dict)
     _snapshot: Snapshot | None = field(init=False, default=None)
 
     def admit(self, key: str, *, now: datetime) -> tuple[Caller, Snapshot]:
@@ -37,13 +57,13 @@ class Admission:
             self._snapshot = snapshot
         found = self._known.get(key)
         if found is None:
-            found = _verify(key, snapshot)
+            found = _caller(_verify(key, snapshot), snapshot)
             if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[key] = found
-        if found.expires_at is not None and found.expires_at <= now:
+        if found.key.expires_at is not None and found.key.expires_at <= now:
             raise Unauthenticated("invalid_api_key", "the API key has expired")
-        return Caller(found.key_id, found.organization_id), snapshot
+        return found, snapshot
 
 
 def key_of(authorization: str | None, api_key: str | None) -> str:
@@ -55,6 +75,14 @@ def key_of(authorization: str | None, api_key: str | None) -> str:
     elif api_key:
         return api_key.strip()
     raise Unauthenticated("invalid_api_key", "no API key: send it as 'Authorization: Bearer <key>'")
+
+
+def _caller(key: ApiKey, snapshot: Snapshot) -> Caller:
+    subjects = [Subject(key.key_id, key.limits)] if key.limits != UNLIMITED else []
+    project = snapshot.projects.get(key.project_id)
+    if project is not None and project.limits != UNLIMITED:
+        subjects.append(Subject(project.project_id, project.limits, "project"))
+    return Caller(key, tuple(subjects))
 
 
 def _verify(text: str, snapshot: Snapshot) -> ApiKey:

@@ -1,24 +1,33 @@
 """Tokens, from the engine's own numbers and from nothing else.
 
-While an engine streams it tells its running counts with every chunk, because we asked (``core/chat.py``). The last
-ones are kept, as bytes, and parsed once at the end, so that a client who leaves half-way is counted too. What the
-client did not ask for is taken out again by searching bytes: the sequences searched for cannot occur inside a
-JSON string, where each quote is escaped.
+While an engine streams it tells its running counts with every chunk, because we asked (``core/request.py``). The
+last ones are kept, as bytes, and parsed once at the end, so that a client who leaves half-way is counted too. What
+the client did not ask for is taken out again by searching bytes: the sequences searched for cannot occur inside a
+JSON string, where each quote is escaped. Responses and messages have events of their own for counts and the end.
 """
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 import orjson
 
-from gateway.core.chat import LLAMACPP, ChatRequest
+from gateway.core.endpoints import Counts
+from gateway.core.request import LLAMACPP, InferenceRequest
 
 MAX_COUNT = 2**31 - 1  # beyond it a number is a fault, and no number at all
 
 _DONE = b"[DONE]"
 _LONGEST_DONE = len(b"data: [DONE]\r\n\r\n")
-_ERRORS = (b'data: {"error"', b'data:{"error"', b"event: error", b"error:")
+_ERRORS = (b'data: {"error"', b'data:{"error"', b"event: error", b"error:", b'data: {"type":"error"')
 _USAGE, _TIMINGS = b',"usage":{', b',"timings":{'
 _NO_CHOICES = b'"choices":[]'
+_DELTAS: Final = (
+    b"event: response.output_text.delta",
+    b"event: content_block_delta",
+)  # nearly all events are these
+_LAST_OF_RESPONSE: Final = re.compile(rb'"type": ?"response\.(?:completed|incomplete|(failed))"')
+_OF_MESSAGE: Final = re.compile(rb'"type": ?"message_(?:start|delta|(stop))"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,48 +43,103 @@ class Usage:
 class StreamMeter:
     """Watches the events of one streamed answer."""
 
-    request: ChatRequest
+    request: InferenceRequest
     engine: str
     finished: bool = field(init=False, default=False)
     """The engine has said that this is all."""
     failed: bool = field(init=False, default=False)
     """The engine has sent an error event."""
+    _counts: Counts = field(init=False)
+    _asked: bool = field(init=False)
+    """Whether counts are in the stream because we asked: what the client did not ask for is taken out."""
     _usage: bytes = field(init=False, default=b"")
     _timings: bytes = field(init=False, default=b"")
+    _told: Usage = field(init=False, default=Usage())
+
+    def __post_init__(self) -> None:
+        self._counts = self.request.endpoint.counts
+        self._asked = self.request.endpoint.include_usage
 
     def show(self, event: bytes) -> bytes:
         """What the client gets of this event."""
+        if not self._asked:
+            self._watch(event)
+            return event
         if self.engine == LLAMACPP and (at := event.rfind(_TIMINGS)) >= 0:
-            end = _end_of_object(event, at + len(_TIMINGS))
+            end = end_of_object(event, at + len(_TIMINGS))
             self._timings = event[at + len(_TIMINGS) - 1 : end]
             if _NO_CHOICES not in event:
                 return event if self.request.timings else _without(event, at, end)
         if (at := event.rfind(_USAGE)) >= 0:
-            end = _end_of_object(event, at + len(_USAGE))
+            end = end_of_object(event, at + len(_USAGE))
             self._usage = event[at + len(_USAGE) - 1 : end]
             if _NO_CHOICES in event:  # the last chunk of all, with the whole usage
                 return event if self.request.include_usage else b""
             return event if self.request.continuous_usage else _without(event, at, end)
-        if len(event) <= _LONGEST_DONE and _DONE in event:
-            self.finished = True
-        elif event.startswith(_ERRORS):
-            self.failed = True
+        self._look_for_end(event)
         return event
+
+    def over(self) -> None:
+        """The transport has ended in good order. Where no event says that this is all, that says it."""
+        endpoint = self.request.endpoint
+        if not endpoint.ends_with_done and self._counts in (Counts.OPENAI, Counts.NONE) and not self.failed:
+            self.finished = True
 
     def usage(self) -> Usage:
         """The engine's last word."""
         if self._usage:
             return from_usage(_object(self._usage))
-        return from_timings(_object(self._timings)) if self._timings else Usage()
+        return from_timings(_object(self._timings)) if self._timings else self._told
+
+    def _watch(self, event: bytes) -> None:
+        """Events that go on as they are."""
+        if event.startswith(_DELTAS):
+            return
+        if self._counts is Counts.RESPONSES:
+            found = _LAST_OF_RESPONSE.search(event)
+            if found is not None:
+                self.finished, self.failed = found[1] is None, found[1] is not None
+                self._told = from_response(_member(payload(event), "response"))
+                return
+        elif self._counts is Counts.MESSAGES:
+            found = _OF_MESSAGE.search(event)
+            if found is not None:
+                self.finished = found[1] is not None
+                self._told = _newer(self._told, _of_message(payload(event)))
+                return
+        elif self._counts is Counts.OPENAI and (at := event.rfind(_USAGE)) >= 0:
+            end = end_of_object(event, at + len(_USAGE))
+            self._usage = event[at + len(_USAGE) - 1 : end]
+            return
+        self._look_for_end(event)
+
+    def _look_for_end(self, event: bytes) -> None:
+        if is_done(event):
+            self.finished = True
+        elif event.startswith(_ERRORS):
+            self.failed = True
 
 
-def of_answer(body: bytes) -> Usage:
+def is_done(event: bytes) -> bool:
+    """Whether it is the event that ends a stream of chunks."""
+    return len(event) <= _LONGEST_DONE and _DONE in event
+
+
+def payload(event: bytes) -> object:
+    """The JSON an event carries; None when it carries none that can be read."""
+    lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+    return _object(b"\n".join(lines))
+
+
+def of_answer(body: bytes, counts: Counts = Counts.OPENAI) -> Usage:
     """The counts in an answer that came as one JSON document."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
+    if counts is Counts.NONE:
         return Usage()
-    return from_usage(fields.get("usage")) if isinstance(fields, dict) else Usage()
+    fields = _object(body)
+    if counts is Counts.RESPONSES:
+        return from_response(fields)
+    usage = _member(fields, "usage")
+    return from_message(usage) if counts is Counts.MESSAGES else from_usage(usage)
 
 
 def capped(usage: Usage, *, context: int, choices: int) -> Usage:
@@ -95,15 +159,32 @@ def _at_most(count: int | None, most: int) -> int | None:
 
 
 def from_usage(fields: object) -> Usage:
-    """OpenAI's usage object."""
+    """OpenAI's usage object. Where nothing is generated, all tokens are the prompt's."""
     if not isinstance(fields, dict):
         return Usage()
-    details = fields.get("prompt_tokens_details")
+    prompt, completion = _count(fields.get("prompt_tokens")), _count(fields.get("completion_tokens"))
+    if prompt is None and completion is None:
+        prompt = _count(fields.get("total_tokens"))
+    return Usage(prompt, completion, _count(_member(fields.get("prompt_tokens_details"), "cached_tokens")))
+
+
+def from_response(fields: object) -> Usage:
+    """The usage in a response object."""
+    usage = _member(fields, "usage")
     return Usage(
-        _count(fields.get("prompt_tokens")),
-        _count(fields.get("completion_tokens")),
-        _count(details.get("cached_tokens")) if isinstance(details, dict) else None,
+        _count(_member(usage, "input_tokens")),
+        _count(_member(usage, "output_tokens")),
+        _count(_member(_member(usage, "input_tokens_details"), "cached_tokens")),
     )
+
+
+def from_message(fields: object) -> Usage:
+    """Anthropic's usage object: ``input_tokens`` leaves out what was read from, or written to, a cache."""
+    computed = _count(_member(fields, "input_tokens"))
+    cached = _count(_member(fields, "cache_read_input_tokens"))
+    written = _count(_member(fields, "cache_creation_input_tokens"))
+    prompt = None if computed is None else computed + (cached or 0) + (written or 0)
+    return Usage(prompt, _count(_member(fields, "output_tokens")), cached)
 
 
 def from_timings(fields: object) -> Usage:
@@ -115,7 +196,7 @@ def from_timings(fields: object) -> Usage:
     return Usage(prompt, _count(fields.get("predicted_n")), cached)
 
 
-def _end_of_object(event: bytes, at: int) -> int:
+def end_of_object(event: bytes, at: int) -> int:
     """Where the object ends whose inside begins at ``at``. It holds numbers, and objects of numbers."""
     depth = 1
     while depth:
@@ -135,6 +216,24 @@ def _without(event: bytes, at: int, end: int) -> bytes:
     if event.count(b"}", end) != 1 or event.find(b"]", end) >= 0 or event.find(b"{", end) >= 0:
         return event
     return event[:at] + event[end:]
+
+
+def _of_message(fields: object) -> Usage:
+    """The counts in an event of a message's stream: at its start inside the message, later beside it."""
+    inside = _member(_member(fields, "message"), "usage")
+    return from_message(_member(fields, "usage") if inside is None else inside)
+
+
+def _newer(old: Usage, new: Usage) -> Usage:
+    """What the newer one tells; for what it does not, the old one."""
+    if new.prompt_tokens is None:
+        completion = old.completion_tokens if new.completion_tokens is None else new.completion_tokens
+        return Usage(old.prompt_tokens, completion, old.cached_tokens)
+    return new
+
+
+def _member(fields: object, key: str) -> object:
+    return fields.get(key) if isinstance(fields, dict) else None
 
 
 def _object(text: bytes) -> object:

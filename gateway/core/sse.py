@@ -20,6 +20,8 @@ class Scanner:
     _tail: bytes = field(init=False, default=b"")
     _boundary: bytes = field(init=False, default=b"")
     """How this stream ends its events; the first event decides."""
+    unseen: bool = field(init=False, default=False)
+    """Whether an event has passed that was too long to be shown."""
     _passing: bool = field(init=False, default=False)
     """Inside an event that is too long to be looked at."""
 
@@ -47,7 +49,11 @@ class Scanner:
         while end >= 0:
             end += size
             event = data[at:end]
-            out.append(event if self._passing or len(event) > MAX_EVENT else self.show(event))
+            if self._passing or len(event) > MAX_EVENT:
+                self.unseen = True
+                out.append(event)
+            else:
+                out.append(self.show(event))
             self._passing = False
             at = end
             end = data.find(boundary, at)
@@ -63,7 +69,7 @@ class Scanner:
         if self._passing or len(data) - at > MAX_EVENT:
             cut = max(at, len(data) - _LONGEST + 1)
             out.append(data[at:cut])
-            self._passing = True
+            self._passing = self.unseen = True
             at = cut
         self._tail = data[at:]
         return b"".join(out)

@@ -39,6 +39,12 @@ class Opening:
     node_id: str
     started_at: datetime
     streamed: bool
+    project_id: str = ""
+    deployment_id: str = ""
+    endpoint: str = "chat"
+    reserved_tokens: int = 0
+    reserved_money: int = 0
+    """Set aside when it was let in; money in nano-units of the currency."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +58,13 @@ class UsageRecord(Opening):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    charged_tokens: int = 0
+    charged_money: int = 0
+    estimated: bool = False
+    """The engine said nothing of its counts, so what is charged was estimated."""
+    queue_ms: int = 0
+    inter_token_us: int | None = None
+    continuations: int = 0
 
 
 @dataclass(slots=True)
@@ -99,9 +112,9 @@ def milliseconds(span: timedelta) -> int:
     return min(max(0, round(span.total_seconds() * 1000)), MAX_COUNT)
 
 
-def moved(entry: Opening, *, worker_id: str, node_id: str) -> Opening:
+def moved(entry: Opening, *, worker_id: str, node_id: str, deployment_id: str) -> Opening:
     """The same request, now with another worker."""
-    return replace(entry, worker_id=worker_id, node_id=node_id)
+    return replace(entry, worker_id=worker_id, node_id=node_id, deployment_id=deployment_id)
 
 
 def _entry(line: bytes) -> Opening | None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,6 +38,10 @@ class Acceptor(TunnelServiceServicer):
     cell: Cell
     hub_id: str
     clock: Clock
+    attached: Callable[[], None]
+    """Told when a node may be sent requests."""
+    detached: Callable[[], None] = lambda: None
+    """Told when a node may no longer be sent requests."""
     draining: bool = False
     _replaced: dict[str, deque[float]] = field(init=False, default_factory=dict)
 
@@ -50,6 +54,7 @@ class Acceptor(TunnelServiceServicer):
         self.draining = True
         for _, session in self.registry.roster:
             session.drain()
+        self.detached()
 
     def close(self) -> None:
         """End every session; the requests on them are lost."""
@@ -81,6 +86,7 @@ class Acceptor(TunnelServiceServicer):
         log.info("node attached", extra={F.NODE: node_id, F.EPOCH: hello.epoch})
         try:
             await link.welcome(self.hub_id)
+            self.attached()
             await session.run()
         except LinkLost:
             pass
@@ -88,6 +94,7 @@ class Acceptor(TunnelServiceServicer):
             # Only this very session: a newer one may be there already.
             self.registry.roster.release(node_id, session)
             session.close("hub_ended")
+            self.detached()
             log.info("node detached", extra={F.NODE: node_id, F.EPOCH: hello.epoch, F.REASON: session.why})
 
     def _note_flap(self, node_id: str) -> None:

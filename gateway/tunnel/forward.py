@@ -1,4 +1,4 @@
-"""One request through one stream of a node's session: cancel, limits, and another worker before the first byte.
+"""One request through the streams of nodes: its turn, its worker, limits, cancel, and who goes on after it.
 
 The task that serves the client does all of it; nothing runs beside it. Whatever ends it, the stream is reset if it
 is not over, and the worker's counter goes down.
@@ -6,16 +6,17 @@ is not over, and the worker's counter goes down.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from gateway.core import routing
 from gateway.core.errors import NoReadyWorker, UpstreamFailed, UpstreamLost, UpstreamTimeout, WorkersBusy
+from gateway.core.retries import RetryBudget
+from gateway.core.routing import Choice
 from gateway.core.snapshot import Model, Route, WorkerPhase
+from gateway.tunnel.errand import Claim, Errand, Limits
 from gateway.tunnel.patience import Patience
 from gateway.tunnel.registry import Registry
+from gateway.tunnel.waiting import Waiting
 from mesh.kit.clock import Clock
 from mesh.kit.errors import MeshError
 from mesh.kit.logs import F
@@ -27,8 +28,9 @@ from mesh.wire.stream import Stream
 
 log = logging.getLogger(__name__)
 
-TRIES = 3  # workers that may see one request, one after the other
+TRIES = 3  # workers that may see one request before the client has seen anything, one after the other
 DEATHS = 2  # of engines that may die under one request: it may be the request's fault
+CONTINUATIONS = 3  # further workers that may go on with an answer the client has begun to read
 KEEP_ALIVE_S = 10.0  # silence after which a waiting client is shown that we live; proxies cut at 30 to 60 s
 ANSWER_LIMIT_MS = 3_600_000  # an hour for a whole answer, enforced by the node: beyond it nobody listens
 
@@ -39,48 +41,17 @@ _MAY_RETRY = frozenset(
         ResetCode.WORKER_UNKNOWN,
         ResetCode.WORKER_UNREADY,
         ResetCode.UPSTREAM_FAILED,
+        ResetCode.UPSTREAM_LOST,
+        ResetCode.FORGOTTEN,
         ResetCode.LINK_LOST,
         ResetCode.DRAINING,
         ResetCode.TOO_MANY,
     }
 )
+# What is held against a worker by its circuit breaker. A link that is lost shows for itself: the node is away.
+_ITS_FAULT = frozenset({ResetCode.UPSTREAM_FAILED, ResetCode.UPSTREAM_LOST, ResetCode.TIMEOUT})
+_DEATHS = frozenset({ResetCode.UPSTREAM_FAILED, ResetCode.UPSTREAM_LOST})
 _BUSY_OR_BROKEN = (429, 502, 503)  # an engine's statuses after which somebody else may do better
-
-
-class Errand(Protocol):
-    """A client's request, and where its answer goes."""
-
-    request_id: str
-    streamed: bool
-    path: str
-
-    @property
-    def begun(self) -> bool:
-        """Whether the client has seen something of an answer, so that nobody else may give another."""
-
-    def take(self, route: Route) -> bytes:
-        """This worker has it now; returns the body for its engine. Called again for each further worker."""
-
-    def head(self, status: int) -> None:
-        """The answer's head has come: 200, or an error's status."""
-
-    async def data(self, octets: bytes, *, last: bool) -> None:
-        """Some of the answer has come; not empty. Returns when the client may be given more."""
-
-    async def keep_alive(self) -> None:
-        """Nothing has come for a while. Only of streams."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long to wait, in seconds."""
-
-    first_byte_s: float
-    """Until a streamed answer begins."""
-    answer_s: float
-    """Until an answer in one piece begins: engines send nothing before it is complete."""
-    idle_s: float
-    """Between two pieces of an answer."""
 
 
 class _Refused(Exception):
@@ -88,8 +59,28 @@ class _Refused(Exception):
 
     def __init__(self, code: ResetCode, status: int = 0) -> None:
         self.code = code
+        self.status = status
         self.why = f"status_{status}" if status else code.name.lower()
         super().__init__(self.why)
+
+
+class _Interrupted(Exception):
+    """The answer broke off after the client had seen some of it."""
+
+    def __init__(self, cause: MeshError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What was tried for one errand."""
+
+    tried: set[str] = field(default_factory=set)
+    tries: int = 0
+    deaths: int = 0
+    continuations: int = 0
+    failure: MeshError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,57 +88,129 @@ class Forwarder:
     """Sends errands to workers."""
 
     registry: Registry
+    waiting: Waiting
     limits: Limits
     clock: Clock
-    on_failed_attempt: Callable[[str], None]
+    retries: RetryBudget = field(default_factory=RetryBudget)
 
-    async def forward(self, errand: Errand, model: Model, patience: Patience) -> None:
-        """Have a worker answer. Raises NoReadyWorker, WorkersBusy, UpstreamFailed, -Lost or -Timeout."""
-        tried: set[str] = set()
-        failure: MeshError | None = None
-        deaths = 0
-        for tries in range(1, TRIES + 1):
-            route = self.registry.choose(model.routes, tried)
-            if route is None:
-                # A control plane that is away tells nobody that a worker is ready again. Asking costs one frame.
-                route = self.registry.choose(model.routes, tried, routing.DOUBTFUL)
-                if route is None:
-                    break
-            session = self.registry.session(route.node_id)
-            assert session is not None, "chosen because it is there"
-            body = errand.take(route)
-            try:
-                with self.registry.lease(route.worker_id):
-                    may_go_on = partial(self._may_go_on, model, route, tried, tries)
-                    return await self._attempt(errand, route, session, body, patience, may_go_on)
-            except _Refused as exc:
-                log.info(
-                    "worker did not answer",
-                    extra={F.REQUEST: errand.request_id, F.WORKER: route.worker_id, F.CODE: exc.why},
-                )
-                self.on_failed_attempt(exc.why)
-                if failure is None or route.phase is WorkerPhase.READY:
-                    failure = _error(exc.code, model.name)
-                deaths += exc.code is ResetCode.UPSTREAM_FAILED
-                if deaths == DEATHS:
-                    break
+    async def forward(self, errand: Errand, model: Model, claim: Claim, patience: Patience) -> None:
+        """Have a worker answer. Raises QueueFull, QueueTimeout, NoReadyWorker, WorkersBusy, UpstreamFailed, …"""
+        self.retries.request()
+        turn = self.waiting.turn(
+            model.name,
+            patience,
+            key_id=claim.key_id,
+            weight=claim.weight,
+            priority=claim.priority,
+            max_wait_s=claim.max_wait_s,
+            keep_alive=errand.keep_alive if errand.streamed else None,
+        )
+        async with turn:
+            errand.queued(turn.waited_s)
+            trail = _Trail()
+            while (choice := self._next(errand, model, claim, trail)) is not None:
+                session = self.registry.session(choice.route.node_id)
+                assert session is not None, "chosen because it is there"
+                body = errand.take(choice)
+                try:
+                    with self.registry.lease(model, choice.route.worker_id):
+                        turn.taken()
+                        return await self._attempt(errand, model, choice, session, body, patience, trail)
+                except _Refused as exc:
+                    self._note(errand, choice.route, exc.why)
+                    if trail.failure is None or choice.route.phase is WorkerPhase.READY:
+                        trail.failure = _error(exc.code, model.name)
+                    trail.deaths += exc.code in _DEATHS
+                except _Interrupted as exc:
+                    self._note(errand, choice.route, "interrupted")
+                    trail.failure = exc.cause
+                    trail.continuations += 1
+                    if errand.interrupted():
+                        return None
                 # A worker behind a link that was lost may be tried again when its node has come back meanwhile.
-                if self.registry.session(route.node_id) in (None, session):
-                    tried.add(route.worker_id)
-        raise failure or NoReadyWorker(model.name)
+                if self.registry.session(choice.route.node_id) in (None, session):
+                    trail.tried.add(choice.route.worker_id)
+            failure = trail.failure or NoReadyWorker(model.name)
+            trail.failure = None
+            try:
+                raise failure
+            finally:
+                del failure  # an error that its own frame holds is a ring
 
-    def _may_go_on(self, model: Model, route: Route, tried: set[str], tries: int) -> bool:
-        """Whether somebody else is ready to take the request."""
-        return tries < TRIES and self.registry.choose(model.routes, tried | {route.worker_id}) is not None
+    def _next(self, errand: Errand, model: Model, claim: Claim, trail: _Trail) -> Choice | None:
+        """Who is asked next; None when nobody may be, or can be."""
+        if errand.begun:
+            if trail.continuations > CONTINUATIONS:
+                return None
+            unfit = {one.worker_id for one in model.routes if not errand.may_go_on(one.engine)}
+            return self.registry.choose(model, claim.wish, trail.tried | unfit)
+        if trail.tries == TRIES or trail.deaths == DEATHS:
+            return None
+        if trail.tries and not self.retries.spend(self.clock.monotonic()):
+            return None
+        trail.tries += 1
+        # A control plane that is away tells nobody that a worker is ready again. Asking costs one frame.
+        return self.registry.choose(model, claim.wish, trail.tried) or self.registry.choose(
+            model, claim.wish, trail.tried, routing.DOUBTFUL
+        )
+
+    def _note(self, errand: Errand, route: Route, why: str) -> None:
+        log.info(
+            "worker did not answer",
+            extra={F.REQUEST: errand.request_id, F.WORKER: route.worker_id, F.CODE: why},
+        )
+        errand.missed(route, why)
 
     async def _attempt(
         self,
         errand: Errand,
+        model: Model,
+        choice: Choice,
+        session: Session,
+        body: bytes,
+        patience: Patience,
+        trail: _Trail,
+    ) -> None:
+        """One worker's try, and what it says of that worker."""
+        worker_id, breaker = choice.route.worker_id, self.registry.breaker
+        ticket = breaker.begin(worker_id, self.clock.monotonic()) if len(breaker) else None
+        failed: bool | None = None
+        try:
+            await self._ask(errand, model, choice.route, session, body, patience, trail)
+            failed = False
+        except _Refused as exc:
+            failed = exc.code in _ITS_FAULT or exc.status >= 500 or None
+            raise
+        except StreamReset as exc:
+            failed = exc.reason in _ITS_FAULT or None
+            if errand.begun:
+                raise _Interrupted(_lost(exc.reason)) from exc
+            if exc.reason in _MAY_RETRY:
+                raise _Refused(exc.reason) from exc
+            raise _error(exc.reason, worker_id) from exc
+        except (UpstreamTimeout, UpstreamFailed, UpstreamLost) as exc:
+            failed = True
+            if errand.begun:
+                raise _Interrupted(exc) from exc
+            raise
+        finally:
+            now = self.clock.monotonic()
+            if failed and ticket is None:
+                ticket = breaker.begin(worker_id, now)
+            if ticket is not None and failed is None:
+                breaker.abandon(worker_id, ticket, now)
+            elif ticket is not None and breaker.end(worker_id, ticket, now, failed=bool(failed)):
+                log.warning("worker left alone for a while", extra={F.WORKER: worker_id})
+
+    async def _ask(
+        self,
+        errand: Errand,
+        model: Model,
         route: Route,
         session: Session,
         body: bytes,
         patience: Patience,
-        may_go_on: Callable[[], bool],
+        trail: _Trail,
     ) -> None:
         try:
             stream = session.open(_open(errand, route, body))
@@ -159,18 +222,18 @@ class Forwarder:
             raise _Refused(ResetCode.LINK_LOST) from None
         step_s = self._step(errand, self.limits.idle_s)
         try:
-            status, data = await self._first(stream, body, errand, patience)
-            if status in _BUSY_OR_BROKEN and may_go_on():
+            status, kind, data = await self._first(stream, body, errand, patience)
+            if status in _BUSY_OR_BROKEN and not errand.begun and self._could_retry(model, route, trail):
                 raise _Refused(ResetCode.TOO_MANY if status == 429 else ResetCode.WORKER_UNREADY, status)
-            if status != 200 and not 400 <= status <= 599:
+            if status != 200 and (not 400 <= status <= 599 or errand.begun):
                 # A node must not choose among the statuses that make our answer's body another answer's head.
                 raise UpstreamFailed(f"the engine answered with the status {status}")
-            errand.head(status)
+            errand.head(status, kind)
             while data:
                 last = stream.done
                 await errand.data(data, last=last)
                 if last:
-                    return
+                    break
                 patience.allow(step_s)
                 try:
                     data = await stream.read()
@@ -178,17 +241,19 @@ class Forwarder:
                     if not patience.is_up():
                         raise
                     data = await self._later(stream, errand, patience, step_s)
-        except StreamReset as exc:
-            if errand.begun:
-                raise _lost(exc.reason) from exc
-            if exc.reason in _MAY_RETRY:
-                raise _Refused(exc.reason) from exc
-            raise _error(exc.reason, route.worker_id) from exc
+            if not errand.complete():
+                raise UpstreamLost("the answer broke off: the engine ended the stream before its end")
         finally:
             stream.reset(ResetCode.CANCEL)  # the engine stops at once; nothing happens to a stream that is over
 
-    async def _first(self, stream: Stream, body: bytes, errand: Errand, patience: Patience) -> tuple[int, bytes]:
-        """Send the request; wait for the status and the first octets of the answer, which may be none."""
+    def _could_retry(self, model: Model, route: Route, trail: _Trail) -> bool:
+        """Whether somebody else is ready to take the request."""
+        return trail.tries < TRIES and self.registry.another(model, trail.tried | {route.worker_id})
+
+    async def _first(
+        self, stream: Stream, body: bytes, errand: Errand, patience: Patience
+    ) -> tuple[int, str, bytes]:
+        """Send the request; wait for status, kind and the first octets of the answer, which may be none."""
         limit = self.limits.first_byte_s if errand.streamed else self.limits.answer_s
         give_up = self.clock.monotonic() + limit
         patience.allow(limit)
@@ -208,7 +273,8 @@ class Forwarder:
                 if not patience.is_up():
                     raise
             else:
-                return head.status, data
+                kind = next((one.value for one in head.headers if one.name == "content-type"), "")
+                return head.status, kind, data
             if self.clock.monotonic() >= give_up:
                 raise UpstreamTimeout("the engine did not begin to answer in time")
             await errand.keep_alive()
@@ -233,17 +299,20 @@ class Forwarder:
 
 
 def _open(errand: Errand, route: Route, body: bytes) -> pb.Open:
+    trace = errand.trace
     return pb.Open(
         worker_id=route.worker_id,
         method="POST",
         path=errand.path,
         headers=(
-            pb.Header(name="content-type", value="application/json"),
+            pb.Header(name="content-type", value=errand.content_type),
             pb.Header(name="content-length", value=str(len(body))),
-            pb.Header(name="accept", value="text/event-stream" if errand.streamed else "application/json"),
+            pb.Header(name="accept", value="text/event-stream" if errand.streamed else "*/*"),
+            *((pb.Header(name="traceparent", value=trace),) if trace else ()),
         ),
         timeout_ms=ANSWER_LIMIT_MS,
         request_id=errand.request_id,
+        node_id=route.node_id,
     )
 
 

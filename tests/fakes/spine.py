@@ -1,9 +1,10 @@
 """The data path alone, of real parts: a real gateway process, a real tunnel, any upstream for an engine.
 
-The two ends that a whole mesh would bring are doubles here: a control plane that pushes one snapshot and counts
-usage records, and a node whose workers are fixed (the agent's real tunnel code, no supervisor). Used by the
-fault tests and by the benchmark. As a program: ``python -m tests.fakes.spine ROLE FOLDER``, where the role
-is ``control-plane`` or ``node``, and the folder's ``spine.json`` holds what they need.
+The two ends that a whole mesh would bring are doubles here: a control plane that pushes one snapshot, grants exact
+shares of limits and takes usage records, and nodes whose workers are fixed (the agent's real tunnel code, no
+supervisor). Used by the fault tests and by the benchmark. As a program: ``python -m tests.fakes.spine ROLE
+FOLDER``, where the role is ``control-plane`` or ``node`` (``SPINE_NODE``: which), and the folder's ``spine.json``
+holds what they need.
 """
 
 import asyncio
@@ -39,10 +40,22 @@ from pki.names import DEFAULT_TRUST_DOMAIN, Kind, server_name
 from pki.policy import Role
 from pki.tls import TlsFiles, load_tls, server_credentials
 from tests.fakes.pki import Mesh as Authorities
+from tests.fakes.spine_quota import Shares
 
 PEPPER = b"p" * 32
 ORGANIZATION = "org-1"
 READY = (b"\nmesh_gateway_tunnel_sessions 1.0", b"\nmesh_gateway_snapshot_revision 1.0")
+USAGE, QUOTA = "usage.bin", "quota.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker of a node, and the port of its engine."""
+
+    model: str
+    node_id: str
+    port: int
+    worker_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,19 +73,40 @@ class Spine:
     slots: int = 4096
     other_models: dict[str, int] = field(default_factory=dict)
     """Further models of the same node, and the port of each one's engine."""
+    workers: tuple[Worker, ...] = ()
+    """All workers there are, on as many nodes as they name; without them, one for each model above."""
+    keys: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Further keys, each with its limits (the fields of ``Limits``); the secret of one is in ``key-<name>``."""
+    keeps_books: bool = False
+    """Write usage records to ``usage.bin``, each with its length before it, and what is asked of limits to
+    ``quota.jsonl``."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(dict.fromkeys(one.node_id for one in self.workers)) or (self.node_id,)
 
 
 def lay_out(folder: Path, spine: Spine, authorities: Authorities | None = None) -> None:
-    """Write identities, a key (``key``) and ``spine.json`` into the folder."""
+    """Write identities, keys (``key``, ``key-<name>``) and ``spine.json`` into the folder."""
     authorities = authorities or Authorities()
-    for kind, name in ((Kind.CONTROL_PLANE, "c-1"), (Kind.GATEWAY, "g-1"), (Kind.NODE, spine.node_id)):
-        put_tls(folder / str(kind) / ("identity" if kind is Kind.NODE else "tls"), authorities.files(kind, name))
+    for kind, name in ((Kind.CONTROL_PLANE, "c-1"), (Kind.GATEWAY, "g-1")):
+        put_tls(folder / str(kind) / "tls", authorities.files(kind, name))
+    for node_id in spine.nodes:
+        put_tls(node_folder(folder, spine.node_id, node_id) / "identity", authorities.files(Kind.NODE, node_id))
     write_atomic(folder / "node-trust.pem", authorities.ca_pem(Role.NODE) + pem_root(authorities))
     write_atomic(folder / "control-ca.pem", authorities.ca_pem(Role.CONTROL))
-    key = new_api_key()
-    write_private(folder / "key", (key.reveal() + "\n").encode())
-    row = {**asdict(spine), "key_id": key.id, "mac": key.mac(PEPPER).hex()}
-    write_atomic(folder / "spine.json", json.dumps(row).encode())
+    made = []
+    for name, limits in {"": {}, **spine.keys}.items():
+        key = new_api_key()
+        write_private(folder / (f"key-{name}" if name else "key"), (key.reveal() + "\n").encode())
+        made.append({"name": name, "key_id": key.id, "mac": key.mac(PEPPER).hex(), "limits": limits})
+    write_atomic(folder / "spine.json", json.dumps({**asdict(spine), "made": made}).encode())
+
+
+def node_folder(folder: Path, first: str, node_id: str) -> Path:
+    """Where that node keeps its identity; the first one's folder is called ``node``."""
+    return folder / ("node" if node_id == first else f"node-{node_id}")
 
 
 def pem_root(authorities: Authorities) -> bytes:
@@ -101,33 +135,44 @@ def gateway_environ(folder: Path, spine: Spine) -> dict[str, str]:
     }
 
 
-def workers(row: dict[str, Any]) -> dict[str, int]:
-    """Model → port; the worker of a model is called ``w-<model>``."""
-    return {row["model"]: row["upstream_port"], **row["other_models"]}
+def workers(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every worker; the only one of a model is called ``w-<model>``."""
+    alone = {row["model"]: row["upstream_port"], **row["other_models"]}
+    return row["workers"] or [
+        {"model": model, "node_id": row["node_id"], "port": port, "worker_id": f"w-{model}"}
+        for model, port in alone.items()
+    ]
 
 
 def snapshot(row: dict[str, Any]) -> pb.Snapshot:
-    """One key; each model with one ready worker."""
-    key = pb.ApiKey(key_id=row["key_id"], secret_mac=bytes.fromhex(row["mac"]), organization_id=ORGANIZATION)
-    models = []
-    for name in workers(row):
-        route = pb.Route(
-            worker_id=f"w-{name}",
-            node_id=row["node_id"],
-            deployment_id="d-1",
-            engine=row["engine"],
-            slots=row["slots"],
-            phase=worker_pb2.WORKER_PHASE_READY,
+    """The keys; each model with its workers, all ready."""
+    keys = [
+        pb.ApiKey(
+            key_id=one["key_id"],
+            secret_mac=bytes.fromhex(one["mac"]),
+            organization_id=ORGANIZATION,
+            limits=pb.Limits(**one["limits"]),
         )
-        models.append(pb.Model(name=name, context_length=4096, routes=[route]))
-    return pb.Snapshot(revision=1, key_pepper=PEPPER, api_keys=[key], models=models)
+        for one in row["made"]
+    ]
+    models: dict[str, pb.Model] = {}
+    for worker in workers(row):
+        name = worker["model"]
+        model = models.setdefault(name, pb.Model(name=name, context_length=4096))
+        route = model.routes.add()
+        route.worker_id, route.node_id, route.deployment_id = worker["worker_id"], worker["node_id"], "d-1"
+        route.engine, route.slots, route.phase = row["engine"], row["slots"], worker_pb2.WORKER_PHASE_READY
+    return pb.Snapshot(revision=1, key_pepper=PEPPER, api_keys=keys, models=models.values())
 
 
 @dataclass(slots=True)
 class FakeControlPlane(GatewayServiceServicer):
-    """Pushes one snapshot; counts how often each usage record came."""
+    """Pushes one snapshot; counts how often each usage record came; grants what there is of limits."""
 
     message: pb.Snapshot
+    shares: Shares
+    books: Path | None = None
+    """A folder to write down in what gateways say."""
     usage: Counter[str] = field(default_factory=Counter)
 
     async def WatchSnapshot(
@@ -137,9 +182,34 @@ class FakeControlPlane(GatewayServiceServicer):
         yield pb.WatchSnapshotResponse(snapshot=self.message)
         await asyncio.Event().wait()
 
+    async def WatchLoad(
+        self, _request: pb.WatchLoadRequest, _context: object
+    ) -> AsyncIterator[pb.WatchLoadResponse]:
+        """Nothing is known of any worker."""
+        yield pb.WatchLoadResponse()
+        await asyncio.Event().wait()
+
+    async def ReportDemand(self, _request: pb.ReportDemandRequest, _context: object) -> pb.ReportDemandResponse:
+        return pb.ReportDemandResponse()
+
+    async def LeaseQuota(self, request: pb.LeaseQuotaRequest, _context: object) -> pb.LeaseQuotaResponse:
+        holder = f"{request.process}/{request.start_id}"
+        grants = [self.shares.grant(holder, ask) for ask in request.asks]
+        if self.books is not None:
+            with (self.books / QUOTA).open("a") as file:
+                for ask, grant in zip(request.asks, grants, strict=True):
+                    row = (ask.subject, ask.kind, ask.window, ask.wanted, ask.used, grant.granted)
+                    file.write(json.dumps(row) + "\n")
+        return pb.LeaseQuotaResponse(grants=grants)
+
     async def ReportUsage(self, request: pb.ReportUsageRequest, _context: object) -> pb.ReportUsageResponse:
         ids = [record.request_id for record in request.records]
         self.usage.update(ids)
+        if self.books is not None:
+            with (self.books / USAGE).open("ab") as file:
+                for record in request.records:
+                    octets = record.SerializeToString()
+                    file.write(len(octets).to_bytes(4, "big") + octets)
         return pb.ReportUsageResponse(stored_request_ids=ids)
 
 
@@ -147,7 +217,9 @@ async def run_control_plane(folder: Path, stop: asyncio.Event) -> None:
     """Serve until told to stop."""
     row = json.loads((folder / "spine.json").read_text())
     server = grpc.aio.server(options=list(CONTROL_SERVER_OPTIONS))
-    add_GatewayServiceServicer_to_server(FakeControlPlane(snapshot(row)), server)
+    shares = Shares({one["key_id"]: one["limits"] for one in row["made"]}, WallClock())
+    double = FakeControlPlane(snapshot(row), shares, folder if row["keeps_books"] else None)
+    add_GatewayServiceServicer_to_server(double, server)
     files = load_tls(folder / "control-plane" / "tls")
     credentials = server_credentials(files, (folder / "control-ca.pem").read_bytes())
     server.add_secure_port(f"127.0.0.1:{row['control_plane_port']}", credentials)
@@ -159,7 +231,8 @@ async def run_control_plane(folder: Path, stop: asyncio.Event) -> None:
 async def run_node(folder: Path, stop: asyncio.Event) -> None:
     """The agent's tunnel to the gateway, for fixed workers. ``SPINE_EPOCH``: the session's number."""
     row = json.loads((folder / "spine.json").read_text())
-    ports = {f"w-{name}": port for name, port in workers(row).items()}
+    node_id = os.environ.get("SPINE_NODE", row["node_id"])
+    ports = {one["worker_id"]: one["port"] for one in workers(row) if one["node_id"] == node_id}
 
     @contextmanager
     def lease(worker_id: str) -> Iterator[LoopbackEndpoint]:
@@ -169,7 +242,8 @@ async def run_node(folder: Path, stop: asyncio.Event) -> None:
 
     clock = WallClock()
     local = Local(lease, clock, max_requests=8192)
-    dialer = Dialer(Disk(folder / "node"), clock, local.open, int(os.environ.get("SPINE_EPOCH", "1")))
+    disk = Disk(node_folder(folder, row["node_id"], node_id))
+    dialer = Dialer(disk, clock, local.open, int(os.environ.get("SPINE_EPOCH", "1")))
     name = server_name(Kind.GATEWAY, DEFAULT_TRUST_DOMAIN)
     dialer.apply([Hub(hub_id="g-1", endpoint=f"{row['tunnel_host']}:{row['tunnel_port']}", server_name=name)])
     async with asyncio.TaskGroup() as group:

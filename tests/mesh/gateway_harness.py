@@ -51,13 +51,18 @@ def chat(model: str = "m", **fields: object) -> dict[str, object]:
 
 
 def route(
-    worker: str, *, node: str = "n-1", engine: str = "vllm", phase: worker_pb2.WorkerPhase = READY
+    worker: str,
+    *,
+    node: str = "n-1",
+    engine: str = "vllm",
+    phase: worker_pb2.WorkerPhase = READY,
+    slots: int = 16,
 ) -> pb.Route:
-    return pb.Route(worker_id=worker, node_id=node, deployment_id="d-1", engine=engine, slots=4, phase=phase)
+    return pb.Route(worker_id=worker, node_id=node, deployment_id="d-1", engine=engine, slots=slots, phase=phase)
 
 
-def model(*routes: pb.Route, name: str = "m", organization: str = "") -> pb.Model:
-    return pb.Model(name=name, organization_id=organization, context_length=4096, routes=routes)
+def model(*routes: pb.Route, name: str = "m", organization: str = "", **more: Any) -> pb.Model:
+    return pb.Model(name=name, organization_id=organization, context_length=4096, routes=routes, **more)
 
 
 @dataclass(slots=True)
@@ -76,6 +81,9 @@ class FakeControlPlane(GatewayServiceServicer):
     watches: int = 0
     endpoint: str = ""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    loads: list[pb.WorkerLoad] = field(default_factory=list)
+    said: asyncio.Event = field(default_factory=asyncio.Event)
+    demand: dict[str, pb.ModelDemand] = field(default_factory=dict)
 
     def push(self, **fields: Any) -> None:
         """A new revision with these fields replaced."""
@@ -98,6 +106,25 @@ class FakeControlPlane(GatewayServiceServicer):
             self.changed.clear()
             yield pb.WatchSnapshotResponse(snapshot=self.snapshot)
             await self.changed.wait()
+
+    async def WatchLoad(
+        self, _request: pb.WatchLoadRequest, _context: object
+    ) -> AsyncIterator[pb.WatchLoadResponse]:
+        while True:
+            self.said.clear()
+            yield pb.WatchLoadResponse(workers=self.loads)
+            await self.said.wait()
+
+    async def LeaseQuota(self, request: pb.LeaseQuotaRequest, _context: object) -> pb.LeaseQuotaResponse:
+        """All that is asked for: this gateway is the only one."""
+        grants = [
+            pb.QuotaGrant(granted=max(ask.wanted, ask.used), left=1000, lease_ms=30_000) for ask in request.asks
+        ]
+        return pb.LeaseQuotaResponse(grants=grants)
+
+    async def ReportDemand(self, request: pb.ReportDemandRequest, _context: object) -> pb.ReportDemandResponse:
+        self.demand.update((one.model, one) for one in request.models)
+        return pb.ReportDemandResponse()
 
     async def ReportUsage(self, request: pb.ReportUsageRequest, context: Any) -> pb.ReportUsageResponse:
         self.calls += 1
@@ -126,6 +153,7 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     http: Address = field(init=False)
     tunnel: Address = field(init=False)
+    peer: Address | None = field(init=False, default=None)
     stop: asyncio.Event = field(init=False)
     running: "asyncio.Task[None]" = field(init=False)
     client: aiohttp.ClientSession = field(init=False)
@@ -149,6 +177,7 @@ class Site:
             await self.running
         found = json.loads(listening.read_text())
         self.http, self.tunnel = parse_address(found["http"]), parse_address(found["tunnel"])
+        self.peer = parse_address(found["peer"]) if "peer" in found else None
 
     async def end(self) -> None:
         """Stop it gracefully; the clock is not needed for that."""
@@ -255,14 +284,18 @@ async def node(
 
 @asynccontextmanager
 async def site(
-    folder: Path, *models: pb.Model, authorities: Authorities | None = None, **settings: Any
+    folder: Path,
+    *models: pb.Model,
+    authorities: Authorities | None = None,
+    gateway_id: str = "g-1",
+    **settings: Any,
 ) -> AsyncIterator[Site]:
     """A gateway with a control plane that knows these models."""
     authorities = authorities or Authorities()
     key = new_api_key()
     entry = pb.ApiKey(key_id=key.id, secret_mac=key.mac(PEPPER), organization_id=ORGANIZATION)
     control_plane = FakeControlPlane(pb.Snapshot(revision=1, key_pepper=PEPPER, api_keys=[entry], models=models))
-    put_tls(folder / "tls", authorities.files(Kind.GATEWAY, "g-1"))
+    put_tls(folder / "tls", authorities.files(Kind.GATEWAY, gateway_id))
     write_atomic(folder / "node-ca.pem", authorities.ca_pem(Role.NODE))
     async with control_plane_server(authorities, control_plane) as (at, _), asyncio.TaskGroup() as group:
         found = Site(folder, FakeClock(datetime.now(UTC)), authorities, control_plane, key, at, group, settings)

@@ -121,6 +121,9 @@ async def test_an_engine_that_is_busy_or_broken_leaves_the_request_to_another(
 ) -> None:
     seen: list[str] = []
     busy = saying(status, b'{"error":{"message":"not now"}}', seen=seen)
+    in_turn = [route(f"w-{at}", node=f"n-{at}") for at in (1, 2, 3)]
+    one.control_plane.push(models=[model(*in_turn, policy=pb.ROUTING_POLICY_ROUND_ROBIN)])
+    await until(one, "mesh_gateway_snapshot_revision 2.0")
     async with node(one, busy), node(one, busy, name="n-2"), node(one, talk, name="n-3"):
         for _ in range(10):
             assert await ask(one, chat(stream=streamed)) == (200, PLAIN if streamed else ANSWER)

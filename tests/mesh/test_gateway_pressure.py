@@ -19,7 +19,7 @@ from tests.mesh.gateway_harness import Site, ask, chat, http_request, model, nod
 async def one(tmp_path: Path) -> AsyncIterator[Site]:
     """A gateway whose model ``m`` has a worker on each of two nodes."""
     routes = (route("w-1", node="n-1"), route("w-2", node="n-2"))
-    async with site(tmp_path, model(*routes)) as found:
+    async with site(tmp_path, model(*routes, policy=pb.ROUTING_POLICY_ROUND_ROBIN)) as found:
         yield found
 
 

@@ -161,7 +161,7 @@ async def test_octets_that_are_no_http_are_told_so_and_the_listener_goes_on(one:
     writer.write(octets)
     got = await reader.read()
     writer.close()
-    assert got.startswith(b"HTTP/1.0 400")
+    assert got.startswith(b"HTTP/1.1 400")
     assert b"X-Request-Id: " in got
     assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
     async with one.client.get(f"{one.url}/healthz") as answer:
@@ -230,5 +230,5 @@ async def test_metrics_have_no_label_that_a_client_chose(one: Site) -> None:
         page = await one.metrics()
     assert "chosen-by-client" not in page
     assert 'mesh_gateway_requests_total{model="m",status="200"} 1.0' in page
-    assert 'mesh_gateway_tokens_total{kind="completion",model="m"} 3.0' in page
+    assert 'mesh_gateway_tokens_total{deployment="d-1",kind="completion",model="m"} 3.0' in page
     assert "mesh_gateway_tunnel_sessions 1.0" in page

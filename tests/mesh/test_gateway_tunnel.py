@@ -99,11 +99,24 @@ async def test_requests_under_way_when_a_node_reconnects_go_on_over_the_new_sess
     assert [task.result() for task in asking] == [(200, PLAIN)] * 5
 
 
-async def test_a_client_that_has_begun_to_read_is_told_of_a_replaced_session(one: Site) -> None:
+async def test_an_answer_that_has_begun_goes_on_over_the_new_session(one: Site) -> None:
     files = one.authorities.files(Kind.NODE, "n-1")
     async with (
         node(one, Scripted(chunk("one", 1)), epoch=1, files=files),
         one.post(chat(stream=True)) as answer,
+    ):
+        await answer.content.readuntil(b"one")
+        async with node(one, talk, epoch=2, files=files):
+            rest = await answer.read()
+    assert b": continued on another worker" in rest
+    assert rest.endswith(b"data: [DONE]\n\n")
+
+
+async def test_an_answer_that_nobody_may_go_on_with_is_told_to_have_broken_off(one: Site) -> None:
+    files = one.authorities.files(Kind.NODE, "n-1")
+    async with (
+        node(one, Scripted(chunk("one", 1)), epoch=1, files=files),
+        one.post(chat(stream=True, n=2)) as answer,
         node(one, talk, epoch=2, files=files),
     ):
         assert b'"upstream_lost"' in await answer.read()

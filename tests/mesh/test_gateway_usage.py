@@ -10,8 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.app import StartFailed, serve
+from gateway.app import serve
+from gateway.control import spool
 from gateway.settings import Settings
+from gateway.start import StartFailed
 from mesh.gateway.v1 import gateway_pb2 as pb
 from mesh.kit.settings import Address
 from mesh.kit.tasks import PartKeepsFailing
@@ -260,7 +262,9 @@ async def test_a_new_certificate_is_shown_and_used_without_a_restart(tmp_path: P
         assert await ask(one, chat(stream=True)) == (200, PLAIN)
 
 
-async def test_a_part_that_keeps_failing_ends_the_process(tmp_path: Path) -> None:
+async def test_a_part_that_keeps_failing_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "FRESH", 0)  # what was recorded is read from the disk
+
     async def lose_the_spool() -> None:
         async with one_site(tmp_path) as one:
             one.control_plane.refuse = grpc.StatusCode.UNAVAILABLE

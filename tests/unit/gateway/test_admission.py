@@ -1,5 +1,6 @@
 """Keys: who is let in, and what the others are told."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,17 +8,42 @@ import pytest
 from gateway.core import admission
 from gateway.core.admission import Admission, Caller, key_of
 from gateway.core.errors import NotReady
-from gateway.core.snapshot import Cell
-from mesh.kit.errors import Unauthenticated
-from tests.unit.gateway.values import NOW, key, snapshot
+from gateway.core.snapshot import Cell, Limits, Project
+from mesh.kit.errors import PermissionDenied, Unauthenticated
+from tests.unit.gateway.values import NOW, key, model, snapshot
 
 
 def test_a_valid_key_names_its_caller() -> None:
     text, entry = key()
     shown = snapshot(keys=[entry])
     at = Admission(Cell(shown))
-    assert at.admit(text.reveal(), now=NOW) == (Caller(text.id, "org-1"), shown)
-    assert at.admit(text.reveal(), now=NOW) == (Caller(text.id, "org-1"), shown), "also from memory"
+    caller, at_once = at.admit(text.reveal(), now=NOW)
+    assert (caller.key_id, caller.organization_id, at_once) == (text.id, "org-1", shown)
+    assert caller == Caller(entry, ())
+    assert at.admit(text.reveal(), now=NOW)[0] is caller, "from memory"
+
+
+def test_limits_are_the_keys_and_its_projects() -> None:
+    text, entry = key()
+    limits = Limits(requests_per_minute=5)
+    entry = replace(entry, limits=limits, project_id="p-1")
+    shown = replace(snapshot(keys=[entry]), projects={"p-1": Project("p-1", "org-1", limits)})
+    caller, _ = Admission(Cell(shown)).admit(text.reveal(), now=NOW)
+    assert [(one.id, one.what) for one in caller.subjects] == [(text.id, "key"), ("p-1", "project")]
+
+
+def test_a_key_is_for_what_it_is_for() -> None:
+    _, entry = key()
+    anything = Caller(entry, ())
+    anything.check_scope("chat")
+    assert anything.may_use(model("m"))
+    narrow = Caller(replace(entry, scopes=frozenset({"chat"}), allowed_models=frozenset({"nick"})), ())
+    narrow.check_scope("chat")
+    with pytest.raises(PermissionDenied, match="embeddings"):
+        narrow.check_scope("embeddings")
+    assert narrow.may_use(replace(model("m"), aliases=("nick",)))
+    assert narrow.may_use(model("nick"))
+    assert not narrow.may_use(model("m"))
 
 
 @pytest.mark.parametrize("wrong", ["", "inv-x", "sk-123", "inv-" + "a" * 12 + "-" + "b" * 43, "x" * 9000])

@@ -7,6 +7,8 @@ import pytest
 
 from gateway.api import errors
 from gateway.core import errors as gw
+from gateway.core import queue, refusals
+from gateway.core.endpoints import Counts
 from mesh.kit import errors as kit
 
 
@@ -16,7 +18,7 @@ def subclasses(of: type[kit.MeshError]) -> Iterator[type[kit.MeshError]]:
         yield from subclasses(one)
 
 
-KNOWN = [*vars(kit).values(), *vars(gw).values()]
+KNOWN = [found for module in (kit, gw, queue, refusals) for found in vars(module).values()]
 # Never shown to a client: nobody creates, deletes or fences anything here.
 NOT_SHOWN = {kit.AlreadyExists, kit.InUse, kit.StaleEpoch}
 
@@ -39,6 +41,8 @@ SAMPLES: list[tuple[kit.MeshError, int, str | None, str]] = [
     (gw.UnsupportedMediaType("x"), 415, None, "unsupported_media_type"),
     (gw.WorkersBusy("m"), 429, None, "workers_busy"),
     (kit.TooManyRequests("x", retry_after_s=7.2), 429, None, "too_many_requests"),
+    (queue.QueueFull("m", retry_after_s=3), 429, None, "queue_full"),
+    (queue.QueueTimeout("m", retry_after_s=3), 503, None, "queue_timeout"),
     (gw.ClientStalled("x"), 499, None, "client_stalled"),
     (gw.UpstreamFailed("x"), 502, None, "upstream_failed"),
     (gw.UpstreamLost("x"), 502, None, "upstream_lost"),
@@ -72,7 +76,28 @@ def test_who_should_come_again_is_told_when(
 
 
 def test_the_retry_time_of_a_limit_is_its_own() -> None:
-    assert errors.headers_of(kit.TooManyRequests("x", retry_after_s=7.2)) == {"Retry-After": "7"}
+    assert errors.headers_of(kit.TooManyRequests("x", retry_after_s=7.2)) == {"Retry-After": "8"}
+
+
+@pytest.mark.parametrize("exc", [sample[0] for sample in SAMPLES], ids=lambda value: type(value).__name__)
+def test_in_a_stream_of_messages_the_event_has_the_name_without_which_anthropics_clients_pass_it_over(
+    exc: kit.MeshError,
+) -> None:
+    name, data, *rest = errors.event_of(exc, Counts.MESSAGES).split(b"\n")
+    assert (name, rest) == (b"event: error", [b"", b""])
+    shown = json.loads(data.removeprefix(b"data: "))
+    assert shown == {"type": "error", **json.loads(errors.body_of(exc))}
+
+
+@pytest.mark.parametrize("counts", [Counts.OPENAI, Counts.RESPONSES, Counts.MESSAGES])
+def test_an_engines_error_on_many_lines_is_one_event(counts: Counts) -> None:
+    body = b'{\r\n  "type": "strange",\n  "error": {"message": "a\\nb"}\n}\n'
+    event = errors.event(errors.answer_of_engine(400, body)[1], counts)
+    lines = event.removesuffix(b"\n\n").split(b"\n")
+    assert len(lines) == (2 if counts is Counts.MESSAGES else 1)
+    shown = json.loads(lines[-1].removeprefix(b"data: "))
+    assert shown["error"] == {"message": "a\nb"}
+    assert shown["type"] == ("error" if counts is Counts.MESSAGES else "strange")
 
 
 def test_an_engines_error_in_openais_shape_passes_byte_for_byte() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.chat import ChatRequest, parse
+from gateway.core.endpoints import ENDPOINTS
 from gateway.core.metering import StreamMeter, Usage, capped, from_timings, from_usage, of_answer
+from gateway.core.request import InferenceRequest, parse
 from gateway.core.sse import Scanner
 
 TAIL = b'"created":1,"id":"c-1","model":"m","object":"chat.completion.chunk"'
@@ -54,9 +55,9 @@ VLLM = [
 ]
 
 
-def request(**fields: object) -> ChatRequest:
+def request(**fields: object) -> InferenceRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True, **fields}
-    return parse(json.dumps(body).encode())
+    return parse(ENDPOINTS["/v1/chat/completions"], json.dumps(body).encode())
 
 
 ASKED = {"stream_options": {"include_usage": True}}
@@ -168,6 +169,9 @@ def test_the_end_is_noticed(done: bytes) -> None:
         ({"prompt_tokens": 1, "completion_tokens": 2}, Usage(1, 2, None)),
         ({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1}}, Usage(1, None, 1)),
         ({"prompt_tokens": 1, "prompt_tokens_details": None}, Usage(1, None, None)),
+        ({"prompt_tokens": 4, "total_tokens": 4}, Usage(4, None, None)),
+        ({"total_tokens": 4}, Usage(4, None, None)),
+        ({"total_tokens": 4, "completion_tokens": 1}, Usage(None, 1, None)),
         ({"prompt_tokens": True, "completion_tokens": -1}, Usage()),
         ({"prompt_tokens": 2**31, "completion_tokens": "7"}, Usage()),
         (None, Usage()),

@@ -39,7 +39,7 @@ def test_a_place_takes_what_it_holds_and_gives_back_all_of_it() -> None:
 )
 def test_only_this_machine_is_local(peer: tuple[object, ...] | None, local: bool) -> None:
     assert is_local(peer, {}) is local
-    assert not is_local(peer, {"X-Forwarded-For": ""})
+    assert not is_local(peer, {b"x-forwarded-for": b""})
 
 
 def test_an_answer_in_octets_is_a_whole_one() -> None:

@@ -32,6 +32,7 @@ def test_every_problem_is_told_at_once() -> None:
         ("IDLE_TIMEOUT", "0"),
         ("STOP_GRACE", "2h"),
         ("LOG_LEVEL", "loud"),
+        ("ADVERTISE_PEER", "h:1"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(name: str, value: str) -> None:

@@ -30,3 +30,11 @@ def test_a_snapshot_is_swapped_whole_and_told_to_those_who_watch() -> None:
 
 def test_secrets_do_not_show_in_a_repr() -> None:
     assert "pppp" not in repr(snapshot())
+
+
+def test_the_cell_knows_models_once_it_has_a_snapshot() -> None:
+    cell = Cell()
+    assert cell.model("m") is None
+    cell.replace(snapshot(models=[model("m")]))
+    assert cell.model("m") == model("m")
+    assert cell.model("x") is None

@@ -83,3 +83,13 @@ def test_how_the_bytes_were_cut_makes_no_difference(parts: list[bytes], data: st
         assert whole == split
     finally:
         sse.MAX_EVENT = before
+
+
+def test_an_event_that_passed_unseen_is_remembered() -> None:
+    scanner = Scanner(lambda event: event)
+    scanner.feed(b"data: a\n\n")
+    assert not scanner.unseen
+    huge = b"data: " + b"x" * sse.MAX_EVENT + b"\n\n"
+    assert scanner.feed(huge + b"data: b\n\n") == huge + b"data: b\n\n"
+    assert scanner.unseen
+    assert not scanner.inside

@@ -24,7 +24,8 @@ def test_records_are_found_among_openings() -> None:
 
 
 def test_each_entry_is_one_line() -> None:
-    for entry in (opening("a"), record("a"), moved(opening("a"), worker_id="w\n2", node_id="n")):
+    elsewhere = moved(opening("a"), worker_id="w\n2", node_id="n", deployment_id="d")
+    for entry in (opening("a"), record("a"), elsewhere):
         assert usage.write(entry).count(b"\n") == 1
 
 
@@ -57,4 +58,4 @@ def test_milliseconds_fit_into_a_record() -> None:
 
 
 def test_another_worker_takes_the_request_over() -> None:
-    assert moved(opening("a"), worker_id="w-2", node_id="n-2").worker_id == "w-2"
+    assert moved(opening("a"), worker_id="w-2", node_id="n-2", deployment_id="d").worker_id == "w-2"
