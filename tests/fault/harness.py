@@ -107,8 +107,9 @@ class Mesh:
         *,
         max_tokens: int,
         on_chunk: Callable[[Outcome], None] | None = None,
+        max_wait_s: int = 60,
     ) -> Outcome:
-        """One streamed chat; never raises for what a fault does to it."""
+        """One streamed chat; never raises for what a fault does to it. ``max_wait_s``: in the gateway's queue."""
         seen = Outcome()
         body = {
             "model": MODEL,
@@ -118,7 +119,8 @@ class Mesh:
             "messages": [{"role": "user", "content": "Count from one to one hundred."}],
         }
         try:
-            async with client.post(f"{self.endpoint}/chat/completions", json=body) as answer:
+            headers = {"X-Inventiv-Max-Wait": str(max_wait_s)}
+            async with client.post(f"{self.endpoint}/chat/completions", json=body, headers=headers) as answer:
                 seen.status = answer.status
                 seen.request_id = answer.headers.get("x-request-id", "")
                 if answer.status != 200:

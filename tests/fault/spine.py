@@ -49,11 +49,12 @@ class Running:
     def key(self) -> str:
         return (self.folder / "key").read_text().strip()
 
-    def start_node(self, *, epoch: int = 1, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        """One more process with the node's identity."""
-        node = spawn(
-            self.folder, f"node-{len(self.nodes)}", *prefix, *role("node", self.folder), SPINE_EPOCH=str(epoch)
-        )
+    def start_node(
+        self, *, epoch: int = 1, prefix: tuple[str, ...] = (), node_id: str = ""
+    ) -> subprocess.Popen[bytes]:
+        """One more process with the identity of that node, or of the first."""
+        environ = {"SPINE_EPOCH": str(epoch), "SPINE_NODE": node_id or self.plan.node_id}
+        node = spawn(self.folder, f"node-{len(self.nodes)}", *prefix, *role("node", self.folder), **environ)
         self.nodes.append(node)
         return node
 

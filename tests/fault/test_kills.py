@@ -34,7 +34,10 @@ async def under_streams(mesh: Mesh, hurt: Callable[[], None], *, max_tokens: int
 
     async with mesh.client() as client, asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(mesh.stream(client, max_tokens=max_tokens, on_chunk=on_chunk))
+            # Who has not begun waits for a worker, as long as it wants to: here for less than the bound on ends.
+            group.create_task(
+                mesh.stream(client, max_tokens=max_tokens, on_chunk=on_chunk, max_wait_s=60 if end_s >= 60 else 3)
+            )
             for _ in range(STREAMS)
         ]
         async with asyncio.timeout(30):

@@ -1,15 +1,28 @@
 """The official OpenAI client against a whole mesh with a real model."""
 
 import asyncio
+import json
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
 
 from tests.fault.harness import MODEL, Mesh, eventually
 
 pytestmark = pytest.mark.real
 
-QUESTION = [{"role": "user", "content": "What is 7 times 8?"}]
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is 7 times 8?"}]
+LONG: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Write a very long story about the sea."}]
+TOOLS: list[ChatCompletionFunctionToolParam] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of a city",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
 
 
 def client(mesh: Mesh, key: str | None = None) -> openai.AsyncOpenAI:
@@ -101,6 +114,143 @@ async def test_a_bad_field_is_named(mesh: Mesh) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             await api.chat.completions.create(model=MODEL, messages=[])
     assert caught.value.param == "messages"
+
+
+async def test_completions_are_answered_whole_and_as_a_stream(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        whole = await api.completions.create(model=MODEL, prompt="The sea is", max_tokens=8, temperature=0)
+        both = await api.completions.create(model=MODEL, prompt=["The sea is", "The sky is"], max_tokens=2)
+        stream = await api.completions.create(
+            model=MODEL,
+            prompt="The sea is",
+            max_tokens=8,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+    assert whole.choices[0].text
+    assert [choice.index for choice in both.choices] == [0, 1]
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    for usage in (whole.usage, chunks[-1].usage):
+        assert usage is not None
+        assert usage.completion_tokens == 8
+
+
+async def test_responses_are_answered_whole_and_as_a_stream(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        whole = await api.responses.create(model=MODEL, input="What is 7 times 8?", max_output_tokens=8)
+        stream = await api.responses.create(
+            model=MODEL, input="What is 7 times 8?", max_output_tokens=8, temperature=0, stream=True
+        )
+        events = [event async for event in stream]
+    assert whole.output_text
+    assert whole.usage is not None
+    assert whole.usage.output_tokens == 8
+    assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
+    assert "response.output_text.delta" in {event.type for event in events}
+
+
+async def test_what_the_engine_does_not_have_is_an_error_with_the_engines_words(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await api.embeddings.create(model=MODEL, input="the sea")
+    assert caught.value.status_code == 501
+    assert "embeddings" in caught.value.message
+
+
+async def test_a_path_that_nobody_has_is_not_found(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await api.images.generate(model=MODEL, prompt="the sea")
+    assert caught.value.code == "unknown_url"
+
+
+async def test_a_turn_with_a_tools_result_is_read(mesh: Mesh) -> None:
+    """Whether so small a model calls a tool is its own affair."""
+    ask: ChatCompletionMessageParam = {"role": "user", "content": "Weather in Paris?"}
+    turn: list[ChatCompletionMessageParam] = [
+        ask,
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Paris"}'}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ]
+    async with client(mesh) as api:
+        bare = await api.chat.completions.create(model=MODEL, messages=[ask], max_tokens=1)
+        told = await api.chat.completions.create(model=MODEL, messages=turn, tools=TOOLS, max_tokens=1)
+    assert bare.usage is not None
+    assert told.usage is not None
+    assert told.usage.prompt_tokens > bare.usage.prompt_tokens
+
+
+async def test_a_schema_binds_the_answer(mesh: Mesh) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "boolean"}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+    async with client(mesh) as api:
+        answer = await api.chat.completions.create(
+            model=MODEL,
+            messages=QUESTION,
+            max_tokens=64,
+            temperature=0,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": True},
+            },
+        )
+    assert json.loads(answer.choices[0].message.content or "")["answer"] in (True, False)
+
+
+async def test_logprobs_come_whole_and_in_a_stream(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        whole = await api.chat.completions.create(
+            model=MODEL, messages=QUESTION, max_tokens=3, temperature=0, logprobs=True, top_logprobs=2
+        )
+        stream = await api.chat.completions.create(
+            model=MODEL, messages=QUESTION, max_tokens=3, temperature=0, logprobs=True, top_logprobs=2, stream=True
+        )
+        streamed = [chunk.choices[0].logprobs async for chunk in stream]
+    assert whole.choices[0].logprobs is not None
+    tokens = whole.choices[0].logprobs.content or []
+    assert [len(token.top_logprobs) for token in tokens] == [2, 2, 2]
+    told = [token.token for one in streamed if one is not None for token in one.content or []]
+    assert told == [token.token for token in tokens]
+
+
+async def test_a_clients_own_timeout_ends_its_request_and_no_other(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        with pytest.raises(openai.APITimeoutError):
+            await api.with_options(timeout=0.2).chat.completions.create(
+                model=MODEL, messages=LONG, max_tokens=1500, temperature=1
+            )
+        after = await api.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2)
+    assert after.choices[0].finish_reason == "length"
+
+
+async def test_a_prompt_longer_than_the_context_is_the_clients_fault(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as caught:
+                await api.chat.completions.create(
+                    model=MODEL, messages=[{"role": "user", "content": "word " * 9000}], stream=stream
+                )
+            assert "context" in caught.value.message
+
+
+async def test_a_wait_beyond_the_longest_is_refused(mesh: Mesh) -> None:
+    async with client(mesh) as api:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.chat.completions.create(
+                model=MODEL, messages=QUESTION, extra_headers={"X-Inventiv-Max-Wait": "99999"}
+            )
+    assert caught.value.param == "x-inventiv-max-wait"
 
 
 async def test_200_streams_in_parallel_all_complete(mesh: Mesh) -> None:
