@@ -9,7 +9,7 @@ ONCE ?=
 ARGS ?=
 SOURCES := control_plane gateway node_agent pki proto/mesh tests bench .ci
 
-.PHONY: help setup demo test check format proto bench chaos lock clean \
+.PHONY: help setup demo test check format proto bench soak chaos lock clean \
 	agent-checksum agent-version-get agent-version-bump agent-version-auto-bump agent-version-check
 
 help: ## List the commands
@@ -35,6 +35,9 @@ proto: setup ## Regenerate the committed stubs from the schemas
 
 bench: setup ## Measure the spine beside its peers, in one run; a table and JSON in bench/results
 	@bash .ci/setup.sh bench && python -m bench $(ARGS)
+
+soak: setup ## Half an hour of load: does the gateway's memory stay flat? (ARGS="--minutes 30 --rate 200")
+	@bash .ci/setup.sh bench && python -m bench.soak $(ARGS)
 
 chaos: setup ## The long form of the fault tests (ROUNDS=20)
 	@bash .ci/setup.sh test && CHAOS_ROUNDS=$${ROUNDS:-20} pytest tests/fault -m real -p no:xdist -v --timeout 3600 $(ARGS)

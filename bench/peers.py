@@ -151,6 +151,28 @@ def ssh_reverse(spawner: Spawner, upstream: int) -> Target:
     )
 
 
+def litellm(spawner: Spawner, upstream: int) -> Target:
+    """LiteLLM's proxy, one worker, without database, keys and logging."""
+    port = free_port()
+    config = spawner.folder / f"litellm-{port}.yaml"
+    config.write_text(
+        "model_list:\n  - model_name: mock\n    litellm_params:\n      model: openai/mock\n"
+        f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: none\n"
+    )
+    child = spawner.start(
+        f"litellm-{port}",
+        FRONT_CORE,
+        *(PEERS_BIN / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)),
+        *("--num_workers", "1"),
+        env={
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # the least work for it
+        },
+    )
+    return Target("litellm", port, [child.pid], [], note="no tunnel, no keys, no accounting")
+
+
 def rust_router(name: str, quiet: str) -> Callable[[Spawner, int], Target]:
     """vllm-router or sglang-router with its round-robin policy and warnings only."""
 
@@ -187,4 +209,5 @@ PEERS: dict[str, Callable[[Spawner, int], Target]] = {
     "ssh -R": ssh_reverse,
     "vllm-router": rust_router("vllm-router", "warning"),
     "sglang-router": rust_router("sglang-router", "warn"),
+    "litellm": litellm,
 }
