@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with everything in it, exactly as locked. Does nothing when nothing changed.
 #   setup.sh          what the product and its checks need
-#   setup.sh test     also what the tests of network faults need, when we are root (they are skipped otherwise)
+#   setup.sh test     also what the tests of network faults and of Redis need, when we are root (else they are skipped)
 #   setup.sh bench    also .venv-peers, with the peers that benchmarks measure us against
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -110,6 +110,11 @@ if [ "$(cat .venv/.stamp 2>/dev/null)" != "$want" ] || ! is_usable .venv; then
   VIRTUAL_ENV=$PWD/.venv .venv/bin/uv pip install -q --no-deps --no-build-isolation -e . ||
     die "installing the project itself failed; the lines above say why"
   finish .venv "$want"
+fi
+
+# Limits that gateways share are counted in a real Redis.
+if [ "${1:-}" = test ] && [ "$(id -u)" = 0 ]; then
+  command -v redis-server >/dev/null || apt_install redis-server
 fi
 
 # The tests that cut cables do it inside network namespaces of their own; root of a container may not make any.
